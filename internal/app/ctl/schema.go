@@ -1,0 +1,93 @@
+package ctl
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/seed-452fa805/siptrace/internal/app"
+	"github.com/seed-452fa805/siptrace/internal/store"
+	"github.com/seed-452fa805/siptrace/internal/store/open"
+)
+
+// SchemaCmd is ctl schema.
+type SchemaCmd struct {
+	Print  SchemaPrintCmd  `cmd:"" help:"Print the SQL that makes the tables."`
+	Apply  SchemaApplyCmd  `cmd:"" help:"Bring the database to the newest version."`
+	Status SchemaStatusCmd `cmd:"" help:"Say which version the database has."`
+}
+
+// DatabaseFlags say which database to work on.
+type DatabaseFlags struct {
+	Store string `help:"Database: postgres://user@host/db or sqlite:FILE. Default: that of ctl up." default:"${store}" placeholder:"URL"`
+}
+
+func (f *DatabaseFlags) schema() (store.Schema, error) {
+	if err := open.Check(f.Store); err != nil {
+		return nil, app.UsageError{Err: err}
+	}
+	return open.Schema(f.Store)
+}
+
+// SchemaPrintCmd is ctl schema print.
+type SchemaPrintCmd struct{ DatabaseFlags }
+
+// Run prints the SQL; a review, or psql, may follow.
+func (c *SchemaPrintCmd) Run(env *Env) error {
+	s, err := c.schema()
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	text, err := s.Print()
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprint(env.Stdout, text)
+	return err
+}
+
+// SchemaApplyCmd is ctl schema apply.
+type SchemaApplyCmd struct{ DatabaseFlags }
+
+// Run applies what is missing and says what there is then.
+func (c *SchemaApplyCmd) Run(env *Env) error {
+	s, err := c.schema()
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	if err := s.Apply(env); err != nil {
+		return err
+	}
+	return sayStatus(env, s)
+}
+
+// SchemaStatusCmd is ctl schema status.
+type SchemaStatusCmd struct{ DatabaseFlags }
+
+// Run says which version the database has.
+func (c *SchemaStatusCmd) Run(env *Env) error {
+	s, err := c.schema()
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	return sayStatus(env, s)
+}
+
+func sayStatus(env *Env, s store.Schema) error {
+	st, err := s.Status(env)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(env.Stdout, "version %d", st.Version)
+	if st.Current() {
+		fmt.Fprintln(env.Stdout, ", the newest")
+	} else {
+		fmt.Fprintf(env.Stdout, " of %d; apply the rest with: %s schema apply\n", st.Newest, self())
+	}
+	if len(st.Tables) > 0 {
+		fmt.Fprintln(env.Stdout, "tables  "+strings.Join(st.Tables, " "))
+	}
+	return nil
+}

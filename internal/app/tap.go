@@ -1,0 +1,255 @@
+package app
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/fx"
+
+	"github.com/seed-452fa805/siptrace/internal/bus"
+	"github.com/seed-452fa805/siptrace/internal/capture"
+	"github.com/seed-452fa805/siptrace/internal/listen"
+	"github.com/seed-452fa805/siptrace/pkg/trace"
+)
+
+// TapFlags are what makes a tap: where messages come from and how they reach
+// the bus.
+type TapFlags struct {
+	In        []string `help:"Where traced messages come from, repeatable: hep+udp://:9060, hep+tcp://:9060, hep+tls://:9061?cert=FILE&key=FILE, pcap:FILE." default:"hep+udp://:9060,hep+tcp://:9060" placeholder:"URL"`
+	Mode      string   `help:"all: the global state selects every message; rules: only what a rule selects." enum:"all,rules" default:"all"`
+	AgentID   uint32   `name:"agent-id" help:"Capture id of messages whose sender gives neither id nor name." placeholder:"N"`
+	AgentName string   `name:"agent-name" help:"This tap's name; also the agent of messages whose sender gives neither id nor name. Default: the host's name." placeholder:"NAME"`
+	Buffer    Size     `help:"Memory for what the bus has not taken yet; what does not fit is dropped and counted." default:"64MiB" placeholder:"SIZE"`
+	Compress  string   `help:"s2: frames on the bus are compressed; none: any HEP tool can read them." enum:"s2,none" default:"s2"`
+	Data      string   `help:"Folder where the last known trace state is kept, for starts without NATS; \"off\" for none. Default: $$STATE_DIRECTORY, else siptrace in the user's state folder." placeholder:"DIR"`
+	Once      bool     `help:"End when every file given with --in has been read."`
+}
+
+// TapOptions are the flags of the tap command.
+type TapOptions struct {
+	ServiceFlags
+	TapFlags
+}
+
+func (o *TapOptions) common() *ServiceFlags { return &o.ServiceFlags }
+
+func (o *TapOptions) defaultHTTP() string { return ":9081" }
+
+// Validate reports the first wrong value.
+func (o *TapOptions) Validate() error {
+	if err := bus.CheckURL(o.NATS); err != nil {
+		return err
+	}
+	return o.TapFlags.validate()
+}
+
+func (f *TapFlags) validate() error {
+	if len(f.In) == 0 {
+		return errors.New("no input: give at least one --in, for example --in hep+udp://:9060")
+	}
+	files := 0
+	for _, in := range f.In {
+		if isFile(in) {
+			files++
+		}
+		if _, err := parseInput(in); err != nil {
+			return err
+		}
+	}
+	if f.Once && files != len(f.In) {
+		return errors.New("--once goes with files only: every --in must be pcap:FILE")
+	}
+	return nil
+}
+
+// An input is one --in: how to open it.
+type input struct {
+	url  string
+	open func(reg prometheus.Registerer, log *slog.Logger) (trace.Source, error)
+	file bool
+}
+
+func isFile(url string) bool { return strings.HasPrefix(url, "pcap:") }
+
+// parseInput reads one --in.
+func parseInput(url string) (input, error) {
+	if isFile(url) {
+		path, err := capture.ParsePcap(url)
+		if err != nil {
+			return input{}, err
+		}
+		return input{url: Redact(url), file: true, open: func(reg prometheus.Registerer, log *slog.Logger) (trace.Source, error) {
+			return capture.OpenPcap(path, capture.PcapOptions{}, reg, log)
+		}}, nil
+	}
+	in, err := listen.ParseInput(url)
+	if err != nil {
+		return input{}, err
+	}
+	return input{url: Redact(url), open: func(reg prometheus.Registerer, log *slog.Logger) (trace.Source, error) {
+		return in.Listen(reg, log)
+	}}, nil
+}
+
+// Module wires the tap service.
+func (o *TapOptions) Module() fx.Option {
+	name := cmp.Or(o.AgentName, hostname())
+	return TapModule(o.TapFlags, o.Options("tap-"+name), o.streams())
+}
+
+// TapModule is a tap: wire sources → intake → bus.
+func TapModule(f TapFlags, conn bus.Options, streams bus.StreamConfig) fx.Option {
+	f.AgentName = cmp.Or(f.AgentName, hostname())
+	return fx.Module("tap",
+		fx.Supply(f, fx.Private),
+		connect(conn, streams),
+		fx.Provide(fx.Private, newGate, newPublisher),
+		fx.Invoke(runTap),
+	)
+}
+
+// newGate follows the global state from the first moment on.
+func newGate(lc fx.Lifecycle, sd fx.Shutdowner, c *bus.Conn, f TapFlags, log *slog.Logger) *Gate {
+	g := new(Gate)
+	path := statePath(f)
+	last := bus.State{On: true}
+	if path != "" {
+		var err error
+		if last, err = bus.LoadState(path); err != nil {
+			log.Warn("last known state not read, tracing goes on as if on", "file", path, "err", err)
+		}
+	}
+	g.Set(last.Effective(time.Now()), last.Revision)
+	runner(lc, sd, log, "state", func(ctx context.Context) error {
+		return bus.NewStateStore(c).Watch(ctx, last, func(s bus.State) {
+			now := s.Effective(time.Now())
+			if now != g.Open() || s.Revision != g.Revision() {
+				log.Info("trace state", "on", now, "revision", s.Revision, "who", s.Who, "why", s.Why)
+			}
+			g.Set(now, s.Revision)
+			if path == "" {
+				return
+			}
+			if err := keepState(path, s); err != nil {
+				log.Warn("state not kept for the next start", "file", path, "err", err)
+			}
+		})
+	})
+	return g
+}
+
+// keepState keeps the state for a start without NATS.
+func keepState(path string, s bus.State) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+		return err
+	}
+	return bus.SaveState(path, s)
+}
+
+// statePath is the file of the last known state, or "" for none.
+func statePath(f TapFlags) string {
+	dir := f.Data
+	switch {
+	case dir == "off":
+		return ""
+	case dir != "":
+	case os.Getenv("STATE_DIRECTORY") != "":
+		dir = os.Getenv("STATE_DIRECTORY")
+	default:
+		dir = filepath.Join(userState(), "siptrace")
+	}
+	return filepath.Join(dir, "state-"+bus.Token(f.AgentName)+".json")
+}
+
+// userState is where a user's programs keep what must outlive them.
+func userState() string {
+	if dir := os.Getenv("XDG_STATE_HOME"); dir != "" {
+		return dir
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return os.TempDir()
+	}
+	return filepath.Join(home, ".local", "state")
+}
+
+func newPublisher(lc fx.Lifecycle, sd fx.Shutdowner, c *bus.Conn, f TapFlags, reg prometheus.Registerer, log *slog.Logger) (*bus.Publisher, error) {
+	p, err := bus.NewPublisher(c, bus.PublisherOptions{
+		Agent:       f.AgentName,
+		Compression: f.Compress,
+		BufferBytes: int64(f.Buffer),
+		Subsystem:   "tap",
+	}, reg, log)
+	if err != nil {
+		return nil, err
+	}
+	runner(lc, sd, log, "publisher", p.Run)
+	return p, nil
+}
+
+// runTap opens every input and runs it into the bus.
+func runTap(lc fx.Lifecycle, sd fx.Shutdowner, c *bus.Conn, g *Gate, p *bus.Publisher, f TapFlags, reg prometheus.Registerer, gather *prometheus.Registry, log *slog.Logger) error {
+	var unread atomic.Int32
+	unread.Store(int32(len(f.In)))
+	for i, url := range f.In {
+		in, err := parseInput(url)
+		if err != nil {
+			return err
+		}
+		src, err := in.open(reg, log)
+		if err != nil {
+			return err
+		}
+		if closer, ok := src.(interface{ Close() error }); ok {
+			lc.Append(fx.StopHook(closer.Close))
+		}
+		m, err := newIntakeMetrics(reg, sourceLabel(i, in.url))
+		if err != nil {
+			return err
+		}
+		sink := &intake{gate: g, all: f.Mode == "all", agent: trace.Agent{ID: f.AgentID, Name: f.AgentName}, metrics: m}
+		if in.file {
+			sink.out = p // a file can wait
+		} else {
+			sink.out = offering(p, m)
+			runner(lc, sd, log, "losses", func(ctx context.Context) error {
+				tellLosses(ctx, m, log.With("source", in.url))
+				return nil
+			})
+		}
+		runner(lc, sd, log, "source "+in.url, func(ctx context.Context) error {
+			log.Info("source started", "in", in.url)
+			err := src.Run(ctx, sink)
+			if in.file && err == nil && ctx.Err() == nil {
+				log.Info("file read to its end", "in", in.url)
+				if f.Once && unread.Add(-1) == 0 {
+					_ = sd.Shutdown()
+				}
+			}
+			return err
+		})
+	}
+	serveNode(lc, c, gather, log, bus.NodeInfo{Service: "tap", Name: f.AgentName}, nodeReport{
+		gate: g,
+		counts: map[string]string{
+			"in":  "siptrace_tap_events_received_total",
+			"out": "siptrace_tap_published_events_total",
+			"off": "siptrace_tap_events_unselected_total",
+			"dropped": "siptrace_tap_events_overflow_total siptrace_tap_publish_dropped_events_total " +
+				"siptrace_tap_hep_dropped_total",
+		},
+	})
+	return nil
+}
+
+// sourceLabel names an input in metrics; the operator chose it.
+func sourceLabel(i int, url string) string { return fmt.Sprintf("%d %s", i, url) }

@@ -1,0 +1,152 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/fx"
+
+	"github.com/seed-452fa805/siptrace/internal/bus"
+	"github.com/seed-452fa805/siptrace/internal/store"
+	"github.com/seed-452fa805/siptrace/internal/store/open"
+	"github.com/seed-452fa805/siptrace/internal/telemetry"
+)
+
+// WriterFlags are what makes a db-writer.
+type WriterFlags struct {
+	Store        string   `help:"Database: postgres://user@host/db or sqlite:FILE; required." placeholder:"URL"`
+	Table        string   `help:"Table of events that name none." default:"sip_trace"`
+	Durable      string   `help:"Name of the durable consumer: processes with the same name share the work, another name gets every event again." default:"db-writer"`
+	Batch        int      `help:"Events in one transaction, about." default:"5000"`
+	Linger       Duration `help:"Longest wait for a batch to fill." default:"200ms"`
+	Connections  int      `help:"Batches written at the same time." default:"2"`
+	AutoSchema   bool     `help:"Apply the schema at start when it is missing." default:"true" negatable:""`
+	CreateTables bool     `help:"Make tables that events name and that do not exist; else such events are rejected." negatable:""`
+	Partition    string   `help:"PostgreSQL: time span of one partition, day or hour." enum:"day,hour" default:"day"`
+	Durability   string   `help:"full: a commit waits for the disk; relaxed: it does not (synchronous_commit=off)." enum:"full,relaxed" default:"full"`
+}
+
+// WriterOptions are the flags of the db-writer command.
+type WriterOptions struct {
+	ServiceFlags
+	WriterFlags
+}
+
+func (o *WriterOptions) common() *ServiceFlags { return &o.ServiceFlags }
+
+func (o *WriterOptions) defaultHTTP() string { return ":9083" }
+
+// Validate reports the first wrong value.
+func (o *WriterOptions) Validate() error {
+	if err := bus.CheckURL(o.NATS); err != nil {
+		return err
+	}
+	return o.WriterFlags.validate()
+}
+
+func (f *WriterFlags) validate() error {
+	if f.Store == "" {
+		return errors.New("no database: name one with --store, for example --store postgres://siptrace@db/siptrace")
+	}
+	if f.Batch < 1 || f.Connections < 1 {
+		return errors.New("--batch and --connections take a number above nought")
+	}
+	if err := open.Check(f.Store); err != nil {
+		return err
+	}
+	_, err := f.options(nil).WithDefaults()
+	return err
+}
+
+func (f *WriterFlags) options(reg prometheus.Registerer) store.Options {
+	return store.Options{
+		Table:        f.Table,
+		Connections:  f.Connections,
+		NoSchema:     !f.AutoSchema,
+		CreateTables: f.CreateTables,
+		Hourly:       f.Partition == "hour",
+		Relaxed:      f.Durability == "relaxed",
+		Registerer:   reg,
+	}
+}
+
+// Module wires the db-writer service.
+func (o *WriterOptions) Module() fx.Option {
+	return WriterModule(o.WriterFlags, o.Options("db-writer"), o.streams())
+}
+
+// WriterModule is a db-writer: bus → database.
+func WriterModule(f WriterFlags, conn bus.Options, streams bus.StreamConfig) fx.Option {
+	return fx.Module("db-writer",
+		fx.Supply(f, fx.Private),
+		connect(conn, streams),
+		fx.Provide(fx.Private, openStore, newWriterConsumer),
+		fx.Provide(fx.Annotate(
+			func(s store.Store, src *bus.Consumer) []telemetry.Check {
+				return []telemetry.Check{{Name: "database", Func: s.Ready}, {Name: "stream", Func: src.Check}}
+			},
+			fx.ResultTags(`group:"checks,flatten"`),
+		)),
+		fx.Invoke(maintain, runWriter),
+	)
+}
+
+func openStore(lc fx.Lifecycle, f WriterFlags, reg prometheus.Registerer, log *slog.Logger) (store.Store, error) {
+	s, err := open.Writer(context.Background(), f.Store, f.options(reg))
+	if err != nil {
+		return nil, err
+	}
+	lc.Append(fx.StopHook(s.Close))
+	return s, nil
+}
+
+func newWriterConsumer(c *bus.Conn, f WriterFlags, reg prometheus.Registerer, log *slog.Logger) (*bus.Consumer, error) {
+	return bus.NewConsumer(c, bus.ConsumerOptions{
+		Durable:     f.Durable,
+		BatchEvents: f.Batch,
+		Linger:      time.Duration(f.Linger),
+		Workers:     f.Connections,
+	}, bus.NewRejects(c), reg, log)
+}
+
+// maintainEvery is how often partitions are made ahead.
+const maintainEvery = 10 * time.Minute
+
+// maintain makes partitions ahead of their time.
+func maintain(lc fx.Lifecycle, sd fx.Shutdowner, s store.Store, log *slog.Logger) {
+	runner(lc, sd, log, "maintenance", func(ctx context.Context) error {
+		for wait := time.Duration(0); ; {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(wait):
+			}
+			wait = maintainEvery
+			if err := s.Maintain(ctx); err != nil && ctx.Err() == nil {
+				log.Warn("partitions not made ahead, trying again", "err", err)
+				wait = 10 * time.Second
+			}
+		}
+	})
+}
+
+// runWriter runs the bus into the database.
+func runWriter(lc fx.Lifecycle, sd fx.Shutdowner, c *bus.Conn, src *bus.Consumer, s store.Store, f WriterFlags, gather *prometheus.Registry, log *slog.Logger) {
+	runner(lc, sd, log, "consumer "+f.Durable, func(ctx context.Context) error {
+		log.Info("writing", "store", Redact(f.Store), "durable", f.Durable)
+		return src.Run(ctx, s)
+	})
+	serveNode(lc, c, gather, log, bus.NodeInfo{Service: "db-writer", Name: f.Durable}, nodeReport{
+		counts: map[string]string{
+			"in":       "siptrace_consumer_events_total",
+			"out":      "siptrace_db_writer_rows_total",
+			"rejected": "siptrace_consumer_rejected_total",
+			"retries":  "siptrace_consumer_write_retries_total",
+			"dropped":  "siptrace_stream_expired_unread_total",
+		},
+		checks: []telemetry.Check{{Name: "database", Func: s.Ready}, {Name: "stream", Func: src.Check}},
+	})
+}

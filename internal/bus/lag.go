@@ -1,0 +1,172 @@
+package bus
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+)
+
+type consumeMetrics struct {
+	events, frames, redelivered, retries, expired prometheus.Counter
+	rejected                                      *prometheus.CounterVec
+	pending, unacked, age                         prometheus.Gauge
+}
+
+func newConsumeMetrics(reg prometheus.Registerer, o ConsumerOptions) *consumeMetrics {
+	if reg != nil {
+		reg = prometheus.WrapRegistererWith(prometheus.Labels{"durable": o.Durable}, reg)
+	}
+	f := promauto.With(reg)
+	counter := func(name, help string) prometheus.Counter {
+		return f.NewCounter(prometheus.CounterOpts{Namespace: namespace, Subsystem: o.Subsystem, Name: name, Help: help})
+	}
+	gauge := func(name, help string) prometheus.Gauge {
+		return f.NewGauge(prometheus.GaugeOpts{Namespace: namespace, Subsystem: o.Subsystem, Name: name, Help: help})
+	}
+	return &consumeMetrics{
+		events:      counter("events_total", "Events delivered and acknowledged."),
+		frames:      counter("frames_total", "Frames delivered and acknowledged."),
+		redelivered: counter("redelivered_frames_total", "Frames that came a second time or later."),
+		retries:     counter("write_retries_total", "Batches that had to be written again."),
+		rejected: f.NewCounterVec(prometheus.CounterOpts{
+			Namespace: namespace, Subsystem: o.Subsystem, Name: "rejected_total",
+			Help: "Events, or frames that are none, given up and kept in the rejects, by reason.",
+		}, []string{"reason"}),
+		expired: f.NewCounter(prometheus.CounterOpts{
+			Namespace: namespace, Name: "stream_expired_unread_total",
+			Help: "Frames that the stream discarded before this consumer had read them. Each process of a durable counts them.",
+		}),
+		pending: gauge("pending_frames", "Frames in the stream that are still to be delivered."),
+		unacked: gauge("unacked_frames", "Frames delivered to any process of the durable and not yet acknowledged."),
+		age:     gauge("oldest_unread_seconds", "How long the oldest frame that is not acknowledged has been in the stream."),
+	}
+}
+
+func (m *consumeMetrics) settled(frames, events int) {
+	m.frames.Add(float64(frames))
+	m.events.Add(float64(events))
+}
+
+// delivered is one delivery: its number, and the place of its frame in the stream.
+type delivered struct{ consumer, stream uint64 }
+
+// position is how far the durable has come, as last seen.
+type position struct {
+	created  time.Time // of the stream: another time is another stream
+	floor    uint64    // everything up to here is acknowledged
+	first    uint64    // the oldest frame the stream still has
+	vanished uint64    // what was discarded unread is counted up to here
+}
+
+// watchLag looks at the lag until ctx ends.
+func (c *Consumer) watchLag(ctx context.Context, jc jetstream.Consumer) {
+	tick := time.NewTicker(c.opts.Poll)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			c.poll(ctx, jc)
+		}
+	}
+}
+
+// poll compares the durable with the stream. What it cannot learn stays as it was.
+func (c *Consumer) poll(ctx context.Context, jc jetstream.Consumer) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	s, err := c.conn.js.Stream(ctx, StreamName)
+	if err != nil {
+		c.complain("stream not seen", err)
+		return
+	}
+	info, err := jc.Info(ctx) // after the stream, so that what is read meanwhile is not taken for lost
+	if err != nil {
+		c.complain("durable consumer not seen", err)
+		return
+	}
+	stream := s.CachedInfo()
+	c.metrics.pending.Set(float64(info.NumPending))
+	c.metrics.unacked.Set(float64(info.NumAckPending))
+	c.seen(stream, info)
+	age := time.Duration(0)
+	if info.NumPending > 0 || info.NumAckPending > 0 {
+		age = ageOf(ctx, s, info)
+	}
+	c.metrics.age.Set(age.Seconds())
+}
+
+// seen updates the position and counts the frames that were discarded before
+// they were delivered to anybody.
+func (c *Consumer) seen(stream *jetstream.StreamInfo, info *jetstream.ConsumerInfo) {
+	c.mu.Lock()
+	if !c.position.created.Equal(stream.Created) {
+		c.position = position{created: stream.Created}
+	}
+	c.position.first = stream.State.FirstSeq
+	c.position.floor = info.AckFloor.Stream
+	c.mu.Unlock()
+	c.expired(info.Delivered.Stream+1, max(stream.State.FirstSeq, 1)-1)
+}
+
+// expired counts the frames from first to last, unless they are counted
+// already. With a filter nobody knows which of them it would have matched.
+func (c *Consumer) expired(first, last uint64) {
+	if !slices.Contains(c.opts.FilterSubjects, EventsSubject+".>") {
+		return
+	}
+	c.mu.Lock()
+	first = max(first, c.position.vanished+1)
+	if first > last {
+		c.mu.Unlock()
+		return
+	}
+	c.position.vanished = last
+	c.mu.Unlock()
+	c.metrics.expired.Add(float64(last - first + 1))
+	c.log.Error("the stream discarded frames that were not read: its limits are too small for this lag",
+		"frames", last-first+1, "first", first, "last", last)
+}
+
+// givenBack counts a frame that is not delivered and that the stream does not
+// have any more.
+func (c *Consumer) givenBack(msg jetstream.Msg) {
+	md, err := msg.Metadata()
+	if err != nil {
+		return
+	}
+	c.mu.Lock()
+	gone := md.Sequence.Stream < c.position.first
+	c.mu.Unlock()
+	if gone {
+		c.metrics.expired.Inc()
+		c.log.Error("a frame in hand was discarded by the stream and is lost", "sequence", md.Sequence.Stream)
+	}
+}
+
+// resume lets a durable that was deleted go on where it was, if the stream is
+// still the same. In a new stream everything is new.
+func (c *Consumer) resume(cfg *jetstream.ConsumerConfig, stream *jetstream.StreamInfo) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.position.created.IsZero(): // never seen: as configured
+	case c.position.created.Equal(stream.Created):
+		cfg.DeliverPolicy = jetstream.DeliverByStartSequencePolicy
+		cfg.OptStartSeq = c.position.floor + 1
+	default:
+		cfg.DeliverPolicy = jetstream.DeliverAllPolicy
+	}
+}
+
+// complain says at most once a second, with a count, what goes wrong.
+func (c *Consumer) complain(what string, err error) {
+	if n, ok := c.warn.allow(time.Now()); ok {
+		c.log.Warn(what, "count", n, "err", err)
+	}
+}

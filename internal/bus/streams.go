@@ -1,0 +1,220 @@
+package bus
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// The defaults of [StreamConfig].
+const (
+	DefaultMaxAge     = 48 * time.Hour
+	DefaultMaxBytes   = 10 << 30
+	DefaultDuplicates = 2 * time.Minute
+
+	rejectsMaxAge   = 7 * 24 * time.Hour
+	rejectsMaxBytes = 256 << 20
+	minMaxBytes     = 32 << 20 // below this a stream is not worth making
+	stateHistory    = 64       // who switched tracing, and when
+)
+
+// StreamConfig says how much history is kept and how safely. The zero value is
+// the default for a single server.
+type StreamConfig struct {
+	Replicas   int           // 0 is 1; 3 in production
+	MaxAge     time.Duration // 0 is 48 h
+	MaxBytes   int64         // 0 is 10 GiB, or less where the server has less room
+	Memory     bool          // keep nothing on disk
+	Duplicates time.Duration // how long a frame is recognised when it is published again; 0 is 2 min
+}
+
+// A Difference is a setting of a stream that exists and is not as wanted.
+type Difference struct {
+	Stream, Setting string
+	Have, Want      string
+}
+
+func (d Difference) String() string {
+	return fmt.Sprintf("stream %s: %s is %s, wanted %s", d.Stream, d.Setting, d.Have, d.Want)
+}
+
+// EnsureStreams makes the streams and the bucket where they are missing. What
+// exists stays as it is, for an administrator may have set it so: the
+// differences are returned for someone to say. It waits for nothing; call it
+// again when it fails because NATS is away.
+func (c *Conn) EnsureStreams(ctx context.Context, cfg StreamConfig) ([]Difference, error) {
+	events, err := c.ensureEvents(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	rejects, err := c.ensureStream(ctx, cfg.rejects())
+	if err != nil {
+		return nil, err
+	}
+	bucket, err := c.ensureBucket(ctx, cfg.bucket())
+	if err != nil {
+		return nil, err
+	}
+	return slices.Concat(events, rejects, bucket), nil
+}
+
+func (cfg StreamConfig) storage() jetstream.StorageType {
+	if cfg.Memory {
+		return jetstream.MemoryStorage
+	}
+	return jetstream.FileStorage
+}
+
+func (cfg StreamConfig) replicas() int { return cmp.Or(cfg.Replicas, 1) }
+
+// events is the stream of frames. The oldest go first when it is full: one
+// sick worker must stop neither the taps nor the other workers.
+func (cfg StreamConfig) events() jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name:        StreamName,
+		Description: "frames of traced SIP events",
+		Subjects:    []string{EventsSubject + ".>"},
+		Retention:   jetstream.LimitsPolicy,
+		Discard:     jetstream.DiscardOld,
+		MaxAge:      cmp.Or(cfg.MaxAge, DefaultMaxAge),
+		MaxBytes:    cmp.Or(cfg.MaxBytes, DefaultMaxBytes),
+		Storage:     cfg.storage(),
+		Replicas:    cfg.replicas(),
+		Duplicates:  cmp.Or(cfg.Duplicates, DefaultDuplicates),
+		AllowDirect: true,
+		DenyDelete:  true,
+	}
+}
+
+func (cfg StreamConfig) rejects() jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name:        RejectsStreamName,
+		Description: "events a worker gave up on, with the reason",
+		Subjects:    []string{RejectsSubject + ".>"},
+		Retention:   jetstream.LimitsPolicy,
+		Discard:     jetstream.DiscardOld,
+		MaxAge:      rejectsMaxAge,
+		MaxBytes:    rejectsMaxBytes,
+		Storage:     cfg.storage(),
+		Replicas:    cfg.replicas(),
+		Duplicates:  cmp.Or(cfg.Duplicates, DefaultDuplicates),
+		AllowDirect: true,
+	}
+}
+
+// bucket republishes every change as a plain message, which reaches taps at
+// once where a watch may sleep for seconds after a reconnect.
+func (cfg StreamConfig) bucket() jetstream.KeyValueConfig {
+	return jetstream.KeyValueConfig{
+		Bucket:      BucketName,
+		Description: "trace state and rules",
+		History:     stateHistory,
+		Storage:     cfg.storage(),
+		Replicas:    cfg.replicas(),
+		RePublish:   &jetstream.RePublish{Source: "$KV." + BucketName + ".>", Destination: ControlSubject + ".>"},
+	}
+}
+
+// ensureEvents makes the stream of frames. The server reserves MaxBytes, so
+// when nobody asked for a size, one that fits is looked for.
+func (c *Conn) ensureEvents(ctx context.Context, cfg StreamConfig) ([]Difference, error) {
+	want := cfg.events()
+	diffs, err := c.ensureStream(ctx, want)
+	for cfg.MaxBytes == 0 && noRoom(err) && want.MaxBytes/2 >= minMaxBytes {
+		want.MaxBytes /= 2
+		diffs, err = c.ensureStream(ctx, want)
+	}
+	if cfg.MaxBytes == 0 { // nobody wanted a size, so none is wrong
+		diffs = slices.DeleteFunc(diffs, func(d Difference) bool { return d.Setting == settingMaxBytes })
+	}
+	return diffs, err
+}
+
+// noRoom reports that the server has not enough storage left for a stream.
+func noRoom(err error) bool {
+	const insufficientResources, storageExceeded, memoryExceeded = 10023, 10047, 10028
+	var api *jetstream.APIError
+	if !errors.As(err, &api) {
+		return false
+	}
+	switch api.ErrorCode {
+	case insufficientResources, storageExceeded, memoryExceeded:
+		return true
+	}
+	return false
+}
+
+func (c *Conn) ensureStream(ctx context.Context, want jetstream.StreamConfig) ([]Difference, error) {
+	s, err := c.js.Stream(ctx, want.Name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		s, err = c.js.CreateStream(ctx, want)
+	}
+	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another process was quicker, with other settings
+		s, err = c.js.Stream(ctx, want.Name)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("stream %s: %w", want.Name, err)
+	}
+	return differences(s.CachedInfo().Config, want), nil
+}
+
+func (c *Conn) ensureBucket(ctx context.Context, want jetstream.KeyValueConfig) ([]Difference, error) {
+	name := "KV_" + want.Bucket
+	_, err := c.js.KeyValue(ctx, want.Bucket)
+	if errors.Is(err, jetstream.ErrBucketNotFound) {
+		_, err = c.js.CreateKeyValue(ctx, want)
+	}
+	if err != nil && !errors.Is(err, jetstream.ErrBucketExists) {
+		return nil, fmt.Errorf("bucket %s: %w", want.Bucket, err)
+	}
+	s, err := c.js.Stream(ctx, name)
+	if err != nil {
+		return nil, fmt.Errorf("bucket %s: %w", want.Bucket, err)
+	}
+	have := s.CachedInfo().Config
+	var d comparison
+	d.stream = name
+	d.add("storage", have.Storage, want.Storage)
+	d.add("replicas", have.Replicas, want.Replicas)
+	d.add("republish to", republishTo(have.RePublish), republishTo(want.RePublish))
+	return d.found, nil
+}
+
+func republishTo(r *jetstream.RePublish) string {
+	if r == nil {
+		return "nothing"
+	}
+	return r.Destination
+}
+
+const settingMaxBytes = "max bytes"
+
+func differences(have, want jetstream.StreamConfig) []Difference {
+	d := comparison{stream: want.Name}
+	d.add("subjects", have.Subjects, want.Subjects)
+	d.add("retention", have.Retention, want.Retention)
+	d.add("discard", have.Discard, want.Discard)
+	d.add("max age", have.MaxAge, want.MaxAge)
+	d.add(settingMaxBytes, have.MaxBytes, want.MaxBytes)
+	d.add("storage", have.Storage, want.Storage)
+	d.add("replicas", have.Replicas, want.Replicas)
+	d.add("duplicate window", have.Duplicates, want.Duplicates)
+	d.add("no ack", have.NoAck, want.NoAck)
+	return d.found
+}
+
+type comparison struct {
+	stream string
+	found  []Difference
+}
+
+func (c *comparison) add(setting string, have, want any) {
+	if h, w := fmt.Sprint(have), fmt.Sprint(want); h != w {
+		c.found = append(c.found, Difference{c.stream, setting, h, w})
+	}
+}

@@ -1,0 +1,168 @@
+package bus
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/seed-452fa805/siptrace/pkg/trace"
+)
+
+const (
+	tailAhead    = 8 << 20          // bytes the server may send before they are asked for
+	tailInactive = 30 * time.Second // an onlooker that is gone is forgotten after this
+)
+
+// TailOptions say where to begin and what to show. The zero value shows what
+// comes from now on.
+type TailOptions struct {
+	All     bool      // begin with the oldest frame
+	Since   time.Time // begin with what was stored then; capture may have been earlier
+	Seq     uint64    // begin with this frame
+	Subject string    // only frames of this subject, wildcards allowed; empty is all
+	Stop    bool      // end when everything that was there at the start is shown
+}
+
+// Tail looks at the stream without touching it: nothing is acknowledged and no
+// worker notices.
+type Tail struct {
+	conn *Conn
+	opts TailOptions
+	log  *slog.Logger
+}
+
+// NewTail returns a tail; [Tail.Run] reads.
+func NewTail(conn *Conn, o TailOptions, log *slog.Logger) *Tail {
+	if o.Subject == "" {
+		o.Subject = EventsSubject + ".>"
+	}
+	return &Tail{conn, o, log}
+}
+
+// Run writes every frame to sink, in the order of the stream and each once. An
+// error of the sink ends it; that NATS goes away does not.
+func (t *Tail) Run(ctx context.Context, sink trace.Sink) error {
+	r := tailRun{Tail: t, sink: sink}
+	for pause := minBackoff; ctx.Err() == nil; pause = min(2*pause, maxBackoff) {
+		if t.conn.await(ctx) != nil {
+			break
+		}
+		before := r.last
+		err := r.read(ctx)
+		if err == nil || r.failed {
+			return err
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		if r.last != before {
+			pause = minBackoff
+		}
+		t.log.Warn("reading the stream, trying again", "stream", StreamName, "err", err)
+		sleep(ctx, pause)
+	}
+	return nil
+}
+
+// tailRun is one Run: where it is.
+type tailRun struct {
+	*Tail
+	sink   trace.Sink
+	last   uint64 // sequence of the frame shown last; 0 is none yet
+	now    uint64 // last of the stream at the start
+	begun  bool   // now is known
+	failed bool   // the sink did
+
+	decoder  trace.FrameDecoder
+	unpacked []byte
+}
+
+// read shows frames; its error means that another attempt may help, unless the
+// sink failed.
+func (r *tailRun) read(ctx context.Context) error {
+	if err := r.begin(ctx); err != nil {
+		return err
+	}
+	cons, err := r.conn.js.OrderedConsumer(ctx, StreamName, r.config())
+	if err != nil {
+		return err
+	}
+	msgs, err := cons.Messages(jetstream.PullMaxBytes(tailAhead))
+	if err != nil {
+		return err
+	}
+	defer msgs.Stop()
+	done := r.opts.Stop && cons.CachedInfo().NumPending == 0
+	for !done {
+		msg, err := msgs.Next(jetstream.NextContext(ctx))
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if done, err = r.show(ctx, msg); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// begin remembers where the stream ends at the start.
+func (r *tailRun) begin(ctx context.Context) error {
+	if r.begun {
+		return nil
+	}
+	s, err := r.conn.js.Stream(ctx, StreamName)
+	if err != nil {
+		return err
+	}
+	r.now, r.begun = s.CachedInfo().State.LastSeq, true
+	return nil
+}
+
+// config asks for what follows the frame shown last.
+func (r *tailRun) config() jetstream.OrderedConsumerConfig {
+	cfg := jetstream.OrderedConsumerConfig{
+		FilterSubjects:    []string{r.opts.Subject},
+		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
+		InactiveThreshold: tailInactive,
+	}
+	switch o := r.opts; {
+	case r.last > 0:
+		cfg.OptStartSeq = r.last + 1
+	case o.All:
+		cfg.OptStartSeq = 1
+	case o.Seq > 0:
+		cfg.OptStartSeq = o.Seq
+	case !o.Since.IsZero():
+		cfg.DeliverPolicy, cfg.OptStartTime = jetstream.DeliverByStartTimePolicy, &o.Since
+	default:
+		cfg.OptStartSeq = r.now + 1
+	}
+	return cfg
+}
+
+// show writes one frame to the sink and reports whether it was the last one
+// wanted.
+func (r *tailRun) show(ctx context.Context, msg jetstream.Msg) (last bool, err error) {
+	md, err := msg.Metadata()
+	if err != nil {
+		return false, err
+	}
+	packets, grown, err := unpack(msg.Headers(), msg.Data(), r.unpacked)
+	r.unpacked = grown
+	var events []trace.Event
+	if err == nil {
+		events, err = r.decoder.Decode(packets)
+	}
+	if err != nil {
+		r.log.Warn("message is no frame, left out", "seq", md.Sequence.Stream, "subject", msg.Subject(), "err", err)
+	} else if err := r.sink.Write(ctx, events); err != nil && ctx.Err() == nil {
+		r.failed = true
+		return false, err
+	}
+	r.last = md.Sequence.Stream
+	return r.opts.Stop && (md.NumPending == 0 || r.last >= r.now), nil
+}

@@ -1,0 +1,242 @@
+package listen
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+)
+
+// newTLS writes a certificate of its own authority, and its key.
+func newTLS(t testing.TB) TLSFiles {
+	t.Helper()
+	dir := t.TempDir()
+	files := TLSFiles{Cert: filepath.Join(dir, "tap.crt"), Key: filepath.Join(dir, "tap.key")}
+	writeTLS(t, files, 1)
+	return files
+}
+
+// writeTLS writes a certificate with this serial number to files.
+func writeTLS(t testing.TB, files TLSFiles, serial int64) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "tap"},
+		NotBefore: time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC), NotAfter: time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, block := range map[string]*pem.Block{files.Cert: {Type: "CERTIFICATE", Bytes: cert}, files.Key: {Type: "EC PRIVATE KEY", Bytes: der}} {
+		if err := os.WriteFile(name, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// client trusts the certificate of a server, and shows its own if it has one.
+func client(t testing.TB, server TLSFiles, own *TLSFiles) *tls.Config {
+	t.Helper()
+	b, err := os.ReadFile(server.Cert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &tls.Config{RootCAs: x509.NewCertPool(), ServerName: "127.0.0.1"}
+	c.RootCAs.AppendCertsFromPEM(b)
+	if own != nil {
+		cert, err := tls.LoadX509KeyPair(own.Cert, own.Key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Certificates = []tls.Certificate{cert}
+	}
+	return c
+}
+
+func dialTLS(t testing.TB, s Listener, server TLSFiles, own *TLSFiles) *tls.Conn {
+	t.Helper()
+	conn, err := tls.Dial("tcp", s.Addr().String(), client(t, server, own))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+// listenTLS opens a TLS source on the loopback, with a log.
+func listenTLS(t testing.TB, files TLSFiles) (*HEPTCP, *words) {
+	t.Helper()
+	log := new(words)
+	s, err := ListenHEPTLS("127.0.0.1:0", files, HEPOptions{}, prometheus.NewRegistry(), log.logger())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s, log
+}
+
+func TestHEPTLS_takesPackets(t *testing.T) {
+	files := newTLS(t)
+	s, _ := listenTLS(t, files)
+	in := newInbox()
+	start(t, s, in)
+	conn := dialTLS(t, s, files, nil)
+	send(t, conn, good(t, "one"), append(good(t, "two"), good(t, "three")...))
+	if got := payloads(in.wait(t, 3)); got != "one two three" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestHEPTLS_refusesAgentsWithoutTLS(t *testing.T) {
+	files := newTLS(t)
+	s, log := listenTLS(t, files)
+	in := newInbox()
+	start(t, s, in)
+	plain := dial(t, s)
+	send(t, plain, good(t, "plain"))
+	_ = plain.SetReadDeadline(time.Now().Add(20 * time.Second))
+	for b := make([]byte, 100); ; { // an alert, and the end
+		if _, err := plain.Read(b); err != nil {
+			if e, ok := err.(net.Error); ok && e.Timeout() {
+				t.Fatal("the connection stays open")
+			}
+			break
+		}
+	}
+	if testutil.ToFloat64(s.conns.refused) != 1 || !strings.Contains(log.String(), "reason=handshake") {
+		t.Errorf("%v refused, and the log says %q", testutil.ToFloat64(s.conns.refused), log.String())
+	}
+	send(t, dialTLS(t, s, files, nil), good(t, "secure"))
+	if got := payloads(in.wait(t, 1)); got != "secure" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestHEPTLS_asksForCertificatesOfItsAuthority(t *testing.T) {
+	files, own, foreign := newTLS(t), newTLS(t), newTLS(t)
+	files.CA = own.Cert
+	s, log := listenTLS(t, files)
+	in := newInbox()
+	start(t, s, in)
+	for name, cert := range map[string]*TLSFiles{"none": nil, "foreign": &foreign} {
+		conn, err := tls.Dial("tcp", s.Addr().String(), client(t, files, cert))
+		if err == nil { // TLS 1.3 tells with the first read
+			_, _ = conn.Write(good(t, name))
+			_, err = conn.Read(make([]byte, 1))
+			_ = conn.Close()
+		}
+		if err == nil {
+			t.Errorf("%s certificate is good enough", name)
+		}
+	}
+	send(t, dialTLS(t, s, files, &own), good(t, "own"))
+	if got := payloads(in.wait(t, 1)); got != "own" {
+		t.Errorf("got %q", got)
+	}
+	if refused := testutil.ToFloat64(s.conns.refused); refused != 2 {
+		t.Errorf("%v refused, want 2: %s", refused, log.String())
+	}
+}
+
+func TestHEPTLS_givesUpASilentHandshake(t *testing.T) {
+	files := newTLS(t)
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := listenTLS(t, files)
+		began := time.Now()
+		_, done := pipe(t, s, newInbox())
+		<-done
+		if took := time.Since(began); took != defaultFrameTimeout {
+			t.Errorf("a handshake had %v, want %v", took, defaultFrameTimeout)
+		}
+		s.bad.flush()
+	})
+}
+
+func TestReloader_takesChangedFiles(t *testing.T) {
+	files := newTLS(t)
+	synctest.Test(t, func(t *testing.T) {
+		log := new(words)
+		r, err := newReloader(files, log.logger())
+		if err != nil {
+			t.Fatal(err)
+		}
+		serial := func() int64 {
+			cert, err := x509.ParseCertificate(r.current().Certificates[0].Certificate[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			return cert.SerialNumber.Int64()
+		}
+		later := func() {
+			time.Sleep(checkEvery)
+			stamp := time.Now()
+			for _, name := range []string{files.Cert, files.Key} {
+				if err := os.Chtimes(name, stamp, stamp); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if got := serial(); got != 1 {
+			t.Fatalf("serial %d, want 1", got)
+		}
+		writeTLS(t, files, 2)
+		later()
+		if got := serial(); got != 2 {
+			t.Errorf("after a change serial %d, want 2", got)
+		}
+		if err := os.WriteFile(files.Key, []byte("half of it"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		later()
+		if got := serial(); got != 2 || !strings.Contains(log.String(), "the old one stays") {
+			t.Errorf("after a bad change serial %d, want 2 still; the log says %q", got, log.String())
+		}
+		writeTLS(t, files, 3)
+		later()
+		if got := serial(); got != 3 {
+			t.Errorf("after the next change serial %d, want 3", got)
+		}
+	})
+}
+
+func TestListenHEPTLS_saysWhatIsWrongWithItsFiles(t *testing.T) {
+	good, other := newTLS(t), newTLS(t)
+	for name, files := range map[string]TLSFiles{
+		"no such certificate":  {Cert: "/no/such.crt", Key: good.Key},
+		"the key of another":   {Cert: good.Cert, Key: other.Key},
+		"no such authority":    {Cert: good.Cert, Key: good.Key, CA: "/no/such.ca"},
+		"a key as authority":   {Cert: good.Cert, Key: good.Key, CA: good.Key},
+		"nothing is there yet": {},
+	} {
+		_, err := ListenHEPTLS("127.0.0.1:0", files, HEPOptions{}, prometheus.NewRegistry(), quiet())
+		if err == nil || errors.Is(err, net.ErrClosed) {
+			t.Errorf("%s: got %v, want an error", name, err)
+		}
+	}
+}

@@ -1,0 +1,62 @@
+package postgres_test
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/seed-452fa805/siptrace/internal/pgserver"
+	"github.com/seed-452fa805/siptrace/internal/store"
+	"github.com/seed-452fa805/siptrace/internal/store/postgres"
+	"github.com/seed-452fa805/siptrace/internal/store/storetest"
+	"github.com/seed-452fa805/siptrace/pkg/trace"
+)
+
+// Batches of 5,000 through the real schema and its indexes, every commit on
+// the disk. The server has its own memory settings, not the tests'.
+func BenchmarkStore_Write(b *testing.B) {
+	s, err := pgserver.Start("", "shared_buffers=4GB", "max_wal_size=16GB", "checkpoint_timeout=15min", "wal_buffers=64MB",
+		"default_toast_compression=lz4")
+	skipWithout(b, err)
+	defer s.Stop()
+	for _, connections := range []int{1, 2} {
+		b.Run(fmt.Sprintf("connections=%d", connections), func(b *testing.B) {
+			execute(b, s.URL(), "DROP SCHEMA IF EXISTS bench CASCADE")
+			execute(b, s.URL(), "CREATE SCHEMA bench")
+			execute(b, s.URL(), "CHECKPOINT")
+			benchmarkWrite(b, openStore(b, inSchema(b, s.URL(), "bench"), store.Options{Connections: connections}), connections)
+		})
+	}
+}
+
+func benchmarkWrite(b *testing.B, s *postgres.Store, writers int) {
+	const size = 5000
+	if err := s.Maintain(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	now := time.Now()
+	batches := make(chan struct{})
+	var wg sync.WaitGroup
+	for w := range writers {
+		traffic := storetest.NewTraffic(uint64(w), now)
+		events := make([]trace.Event, size)
+		wg.Go(func() {
+			for range batches {
+				traffic.Fill(events)
+				if err := s.Write(b.Context(), events); err != nil {
+					b.Error(err)
+				}
+			}
+		})
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	for range b.N {
+		batches <- struct{}{}
+	}
+	close(batches)
+	wg.Wait()
+	b.StopTimer()
+	b.ReportMetric(float64(b.N)*size/b.Elapsed().Seconds(), "rows/s")
+}
