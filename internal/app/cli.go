@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/alecthomas/kong"
-	kongyaml "github.com/alecthomas/kong-yaml"
 	"gopkg.in/yaml.v3"
 )
 
@@ -39,13 +38,13 @@ func Usagef(format string, args ...any) error { return UsageError{fmt.Errorf(for
 // environment (SIPTRACE_…), then the YAML file.
 type ConfigFlags struct {
 	Config  kong.ConfigFlag  `help:"YAML file with the same names as the flags." placeholder:"FILE"`
-	Version kong.VersionFlag `help:"Print the version and end."`
+	Version kong.VersionFlag `help:"Print the version and end." env:"-"`
 }
 
 // DryFlags start nothing.
 type DryFlags struct {
-	Check       bool `help:"Check flags, environment and file, build everything, start nothing."`
-	PrintConfig bool `help:"Print the effective configuration as YAML, secrets hidden, and end."`
+	Check       bool `help:"Check flags, environment and file, build everything, start nothing." env:"-"`
+	PrintConfig bool `help:"Print the effective configuration as YAML, secrets hidden, and end." env:"-"`
 }
 
 // parser returns the kong parser all commands use.
@@ -54,7 +53,7 @@ func parser(name, description string, grammar any, stdout, stderr io.Writer, opt
 		kong.Name(name),
 		kong.Description(description),
 		kong.DefaultEnvars("SIPTRACE"),
-		kong.Configuration(kongyaml.Loader),
+		kong.Configuration(readConfig),
 		kong.Vars{"version": name + " " + Version},
 		kong.Writers(stdout, stderr),
 		kong.ConfigureHelp(kong.HelpOptions{WrapUpperBound: 110}),
@@ -109,13 +108,14 @@ func ExitCode(name string, err error, stderr io.Writer) int {
 // takes back, but for what is secret.
 func PrintConfig(w io.Writer, k *kong.Context) error {
 	values := make(map[string]any)
-	for _, flag := range k.Model.AllFlags(true) {
-		for _, f := range flag {
-			if f.Name == "help" || f.Name == "config" || f.Name == "check" || f.Name == "print-config" || f.Name == "version" {
-				continue
-			}
-			values[f.Name] = shown(f)
+	for _, f := range k.Flags() {
+		if f.Name == "help" || f.Name == "config" || f.Name == "check" || f.Name == "print-config" || f.Name == "version" {
+			continue
 		}
+		values[f.Name] = shown(f)
+	}
+	for n := k.Selected(); n != nil && n.Type != kong.ApplicationNode; n = n.Parent {
+		values = map[string]any{n.Name: values}
 	}
 	out, err := yaml.Marshal(values)
 	if err != nil {
@@ -132,6 +132,9 @@ func shown(f *kong.Flag) any {
 	case string:
 		if f.Tag.Has("secret") && v != "" {
 			return "(hidden)"
+		}
+		if f.Tag.Has("list") {
+			return redactList(v)
 		}
 		return Redact(v)
 	case []string:
@@ -164,13 +167,31 @@ func Redact(s string) string {
 	if u.RawQuery != "" {
 		parts := strings.Split(u.RawQuery, "&")
 		for i, p := range parts {
-			if name, _, ok := strings.Cut(p, "="); ok && slices.Contains(secretOptions, name) {
+			name, value, ok := strings.Cut(p, "=")
+			if ok && slices.Contains(secretOptions, name) {
 				parts[i] = name + "=hidden"
+			} else if inner, err := url.PathUnescape(value); err == nil && strings.Contains(inner, "://") {
+				parts[i] = name + "=" + url.QueryEscape(Redact(inner)) // a URL in a URL
 			}
 		}
 		u.RawQuery = strings.Join(parts, "&")
 	}
 	return u.String()
+}
+
+// redactList is Redact for several URLs separated by commas, of which only the
+// first has to have a scheme.
+func redactList(s string) string {
+	const scheme = "nats://"
+	parts := strings.Split(s, ",")
+	for i, p := range parts {
+		if strings.Contains(p, "://") {
+			parts[i] = Redact(p)
+		} else {
+			parts[i] = strings.TrimPrefix(Redact(scheme+p), scheme)
+		}
+	}
+	return strings.Join(parts, ",")
 }
 
 // hostname is the machine's name, the default of the agent's.

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -29,6 +31,25 @@ type LogFlags struct {
 // HTTPFlags choose where a service answers operators.
 type HTTPFlags struct {
 	HTTP string `name:"http" help:"Address for /metrics, /healthz and /readyz; empty for none." default:"${http}" placeholder:"HOST:PORT"`
+}
+
+func (f *HTTPFlags) validate() error {
+	if f.HTTP == "" {
+		return nil
+	}
+	return checkAddr("--http", f.HTTP)
+}
+
+// checkAddr reports whether the value of a flag is no HOST:PORT.
+func checkAddr(flag, value string) error {
+	_, port, err := net.SplitHostPort(value)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		return fmt.Errorf("%s %q is no HOST:PORT", flag, value)
+	}
+	return nil
 }
 
 // A Service is one of siptrace's long-running programs.
@@ -65,7 +86,7 @@ func Main(name, description string, s Service, args []string, stdout, stderr io.
 		return code
 	}
 	c := s.common()
-	if err := s.Validate(); err != nil {
+	if err := errors.Join(s.Validate(), c.HTTPFlags.validate()); err != nil {
 		return ExitCode(name, UsageError{err}, stderr)
 	}
 	if c.PrintConfig {
@@ -94,6 +115,7 @@ func Base(log *slog.Logger) fx.Option {
 		fx.WithLogger(func() fxevent.Logger {
 			l := &fxevent.SlogLogger{Logger: log}
 			l.UseLogLevel(slog.LevelDebug)
+			l.UseErrorLevel(slog.LevelDebug) // Run says what went wrong, without the graph
 			return l
 		}),
 	)

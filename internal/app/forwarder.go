@@ -91,6 +91,19 @@ type line struct {
 	sink forward.Sink
 }
 
+// durableOf is the name of the consumer that reads for a destination. Where it
+// would be too long the host is cut: the digest at the end tells destinations
+// apart.
+func durableOf(d forward.Destination) string {
+	const digest = 9 // with its hyphen
+	name := "fwd-" + d.Name()
+	fit := bus.Token(name)
+	if fit == name {
+		return name
+	}
+	return fit[:len(fit)-digest] + name[len(name)-digest:]
+}
+
 // openLines makes a line for each destination, and one for the events that
 // name their own where that is allowed.
 func openLines(lc fx.Lifecycle, c *bus.Conn, f ForwarderFlags, reg prometheus.Registerer, log *slog.Logger) ([]line, error) {
@@ -119,7 +132,7 @@ func openLines(lc fx.Lifecycle, c *bus.Conn, f ForwarderFlags, reg prometheus.Re
 		if err != nil {
 			return nil, err
 		}
-		if err := add("fwd-"+d.Name(), d.String(), sink); err != nil {
+		if err := add(durableOf(d), d.String(), sink); err != nil {
 			return nil, err
 		}
 	}

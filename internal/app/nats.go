@@ -13,7 +13,7 @@ import (
 
 // BusFlags say where NATS is and how to be let in.
 type BusFlags struct {
-	NATS    string `name:"nats" help:"NATS servers, separated by commas." default:"nats://127.0.0.1:4222" placeholder:"URL"`
+	NATS    string `name:"nats" list:"" help:"NATS servers, separated by commas." default:"nats://127.0.0.1:4222" placeholder:"URL"`
 	Creds   string `help:"Credentials file for NATS: user JWT and seed." placeholder:"FILE"`
 	NKey    string `name:"nkey" help:"File with the seed of an nkey for NATS." placeholder:"FILE"`
 	TLSCA   string `name:"tls-ca" help:"Roots to trust for NATS over TLS instead of the system's." placeholder:"FILE"`

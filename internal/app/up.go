@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,8 +38,13 @@ func (f *UpFlags) Validate() error {
 			return err
 		}
 	}
-	if _, _, err := net.SplitHostPort(f.NATSListen); err != nil {
-		return fmt.Errorf("--nats-listen %q is no HOST:PORT", f.NATSListen)
+	if err := checkAddr("--nats-listen", f.NATSListen); err != nil {
+		return err
+	}
+	if f.HTTP != "" {
+		if err := checkAddr("--http", f.HTTP); err != nil {
+			return err
+		}
 	}
 	if f.Dir == "" {
 		return errors.New("--dir is empty: name a folder")
@@ -105,6 +110,21 @@ func makeStreams(ctx context.Context, server *natsd.Server, streams bus.StreamCo
 	return ensure(ctx, c, streams, log)
 }
 
+// demoTarget is what ctl demo needs to be told when its default is not
+// listened at.
+func demoTarget(in []string) string {
+	if slices.Contains(in, "hep+udp://127.0.0.1:9060") {
+		return ""
+	}
+	for _, url := range in {
+		bare, _, _ := strings.Cut(url, "?")
+		if strings.HasPrefix(bare, "hep+udp:") || strings.HasPrefix(bare, "hep+tcp:") {
+			return " " + bare
+		}
+	}
+	return ""
+}
+
 // welcome says where to send and what to type next.
 func welcome(w io.Writer, f UpFlags, self, nats string) {
 	store, search := "sqlite:"+f.Database(), ""
@@ -125,7 +145,7 @@ func welcome(w io.Writer, f UpFlags, self, nats string) {
 type next, in another terminal:
 `, strings.Join(f.In, "\n                  "), nats, store, f.HTTP)
 	for _, next := range []struct{ command, flags, what string }{
-		{"demo", "", "send a few calls"},
+		{"demo", demoTarget(f.In), "send a few calls"},
 		{"tail", server, "watch messages as they come"},
 		{"search", search, "what is stored"},
 		{"flow CALL-ID", search, "one call as a ladder"},

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -53,6 +54,9 @@ func (f *WriterFlags) validate() error {
 	}
 	if f.Batch < 1 || f.Connections < 1 {
 		return errors.New("--batch and --connections take a number above nought")
+	}
+	if f.Durable == "" || f.Durable != bus.Token(f.Durable) {
+		return fmt.Errorf("--durable %q: use letters, digits, '-' and '_', at most 32 of them", f.Durable)
 	}
 	if err := open.Check(f.Store); err != nil {
 		return err

@@ -3,7 +3,9 @@ package bench
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -50,6 +52,9 @@ func (r *rig) postgres(ctx context.Context) (*database, error) {
 		return nil, err
 	}
 	dir := filepath.Join(r.dir, "postgres")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, err
+	}
 	var server *pgserver.Server
 	err = onCores(r.place.Cores, func() (err error) {
 		server, err = pgserver.Start(dir, settings...)
@@ -57,6 +62,9 @@ func (r *rig) postgres(ctx context.Context) (*database, error) {
 	})
 	if server != nil {
 		r.ends = append(r.ends, server.Stop)
+	}
+	if errors.Is(err, pgserver.ErrNotInstalled) {
+		return nil, fmt.Errorf("%w: install it (apt-get install postgresql), or use --store sqlite", err)
 	}
 	if err != nil {
 		return nil, err
@@ -139,10 +147,4 @@ func (d *database) count(ctx context.Context, run string) (counted, error) {
 		return db.QueryRowContext(ctx, question, run+"-%").Scan(&c.rows, &c.events)
 	})
 	return c, err
-}
-
-// kind is the name without the version.
-func (d *database) kind() string {
-	kind, _, _ := strings.Cut(d.name, " ")
-	return kind
 }

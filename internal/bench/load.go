@@ -2,14 +2,10 @@ package bench
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"strings"
-	"syscall"
 	"time"
-
-	"golang.org/x/net/ipv4"
 )
 
 const (
@@ -17,7 +13,7 @@ const (
 	packetRoom = 2048
 
 	// burst is the most packets that one system call sends.
-	burst = 64
+	burst = 256
 
 	// quantum is how long events are gathered for one system call: what is
 	// due comes at most so much late, but for what the machine adds.
@@ -55,7 +51,7 @@ func dial(url string) (sender, error) {
 		if err != nil {
 			return nil, err
 		}
-		return newDatagrams(c.(*net.UDPConn)), nil
+		return newDatagrams(c.(*net.UDPConn))
 	case "hep+tcp":
 		c, err := net.DialTimeout("tcp", addr, 3*time.Second)
 		if err != nil {
@@ -64,39 +60,6 @@ func dial(url string) (sender, error) {
 		return &stream{conn: c}, nil
 	}
 	return nil, fmt.Errorf("%q: use hep+udp://HOST:PORT or hep+tcp://HOST:PORT", url)
-}
-
-// datagrams sends over UDP, many with one system call.
-type datagrams struct {
-	conn  *net.UDPConn
-	batch *ipv4.PacketConn // also good for IPv6
-	msgs  []ipv4.Message
-}
-
-func newDatagrams(conn *net.UDPConn) *datagrams {
-	d := &datagrams{conn: conn, batch: ipv4.NewPacketConn(conn), msgs: make([]ipv4.Message, burst)}
-	for i := range d.msgs {
-		d.msgs[i].Buffers = make([][]byte, 1)
-	}
-	return d
-}
-
-func (d *datagrams) Close() error { return d.conn.Close() }
-
-// send sends. A receiver that is not there is an error; a queue that is full
-// for the moment is none.
-func (d *datagrams) send(packets [][]byte) (int, error) {
-	for i, p := range packets {
-		d.msgs[i].Buffers[0] = p
-	}
-	n, err := d.batch.WriteBatch(d.msgs[:len(packets)], 0)
-	switch {
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return max(n, 0), fmt.Errorf("nobody listens at %s: %w", d.conn.RemoteAddr(), err)
-	case errors.Is(err, syscall.ENOBUFS):
-		return max(n, 0), nil
-	}
-	return max(n, 0), err
 }
 
 // stream sends over TCP.

@@ -53,6 +53,7 @@ type pipe struct {
 // Pipeline starts the programs of a pipeline, sends at a rate and waits until
 // everything is stored. What happens is told on say.
 func Pipeline(ctx context.Context, o PipelineOptions, say io.Writer) (_ *PipelineResult, err error) {
+	defer interrupted(ctx, &err)
 	events := int64(pace{rate: o.Rate}.total(o.Duration))
 	if o.Rate < 1 || events < 1 {
 		return nil, errors.New("nothing to send: --rate and --duration are to be above nought")
@@ -70,6 +71,14 @@ func Pipeline(ctx context.Context, o PipelineOptions, say io.Writer) (_ *Pipelin
 		return nil, err
 	}
 	return p.measure(ctx, o)
+}
+
+// interrupted says in plain words that somebody has ended a run, which may show
+// in many ways.
+func interrupted(ctx context.Context, err *error) {
+	if *err != nil && ctx.Err() != nil {
+		*err = errors.New("interrupted; what the run had started has ended")
+	}
 }
 
 // bytesPerEvent is about what an event takes on the disk: as a row, in the

@@ -51,8 +51,8 @@ func room(dir string) (free int64, memory bool, err error) {
 	if err := unix.Statfs(dir, &s); err != nil {
 		return 0, false, fmt.Errorf("%s: %w", dir, err)
 	}
-	const ramfs = 0x858458f6
-	return int64(s.Bavail) * int64(s.Bsize), s.Type == unix.TMPFS_MAGIC || s.Type == ramfs, nil
+	kind := uint32(s.Type)
+	return int64(s.Bavail) * int64(s.Bsize), kind == unix.TMPFS_MAGIC || kind == unix.RAMFS_MAGIC, nil
 }
 
 // kernel is the kernel's release.

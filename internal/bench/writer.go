@@ -47,6 +47,7 @@ type drain struct {
 // Writer fills a stream and measures how fast db-writer stores what is in it.
 // What happens is told on say.
 func Writer(ctx context.Context, o WriterOptions, say io.Writer) (_ *WriterResult, err error) {
+	defer interrupted(ctx, &err)
 	if o.Rows < 1 || o.Duration <= 0 {
 		return nil, errors.New("nothing to store: --rows and --duration are to be above nought")
 	}
@@ -135,12 +136,6 @@ func (d *drain) publish(ctx context.Context, p trace.Sink, events int) error {
 
 // measure starts db-writer and watches it empty the stream.
 func (d *drain) measure(ctx context.Context, o WriterOptions) (*WriterResult, error) {
-	started := time.Now()
-	w, err := d.service(ctx, "db-writer", d.nats, []string{"SIPTRACE_STORE=" + d.db.url})
-	if err != nil {
-		return nil, err
-	}
-	d.meter.add("db-writer", w.pid())
 	d.meter.add("nats-server", d.nats.pid())
 	if d.db.pid != 0 {
 		d.meter.add("PostgreSQL", d.db.pid)
@@ -149,6 +144,13 @@ func (d *drain) measure(ctx context.Context, o WriterOptions) (*WriterResult, er
 	if err != nil {
 		return nil, err
 	}
+	started := time.Now()
+	w, err := d.service(ctx, "db-writer", d.nats, []string{"SIPTRACE_STORE=" + d.db.url})
+	if err != nil {
+		return nil, err
+	}
+	d.meter.add("db-writer", w.pid())
+	from.programs = append(from.programs, 0) // it has begun with nothing
 	r := &WriterResult{Kind: "writer", Machine: thisMachine(), Cores: o.Cores, Waiting: uint64(o.Rows)}
 	r.Machine.NATS, r.Machine.Database = d.nats.version, d.db.name
 	ended, rows, err := d.watch(ctx, w, r, started, o.Duration)

@@ -51,11 +51,13 @@ func connect(t testing.TB, url, name string) *bus.Conn {
 // ensure makes the streams, waiting for the server if need be.
 func ensure(t testing.TB, c *bus.Conn, cfg bus.StreamConfig) {
 	t.Helper()
-	var err error
 	eventually(t, "the streams are made", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
-		_, err = c.EnsureStreams(ctx, cfg)
+		if c.Await(ctx) != nil {
+			return false
+		}
+		_, err := c.EnsureStreams(ctx, cfg)
 		return err == nil
 	})
 }
@@ -149,13 +151,20 @@ func makeEvents(first, n int) []trace.Event {
 	return events
 }
 
+// invite returns a request of some 800 bytes, with identifiers that compress
+// as badly as real ones.
 func invite(serial int) []byte {
-	return fmt.Appendf(nil, "INVITE sip:bob-%[1]d@example.org SIP/2.0\r\n"+
-		"Via: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bK%[1]d\r\n"+
-		"Max-Forwards: 70\r\nFrom: \"Alice\" <sip:alice@example.com>;tag=%[1]x\r\n"+
-		"To: <sip:bob-%[1]d@example.org>\r\nCall-ID: %[1]x-call@192.0.2.1\r\nCSeq: 1 INVITE\r\n"+
-		"Contact: <sip:alice@192.0.2.1:5060>\r\nUser-Agent: test\r\nX-Serial: %[1]d\r\n"+
-		"Content-Type: application/sdp\r\nContent-Length: 0\r\n\r\n", serial)
+	noise := func(n uint64) uint64 { return (uint64(serial) + n) * 0x9e3779b97f4a7c15 >> 3 * 0xbf58476d1ce4e5b9 }
+	return fmt.Appendf(nil, "INVITE sip:+4930%08[1]d@example.org;user=phone SIP/2.0\r\n"+
+		"Via: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bK%016[2]x;rport\r\n"+
+		"Max-Forwards: 70\r\nFrom: \"Alice\" <sip:alice@example.com>;tag=%016[3]x\r\n"+
+		"To: <sip:+4930%08[1]d@example.org;user=phone>\r\nCall-ID: %016[4]x%016[5]x@192.0.2.1\r\nCSeq: 1 INVITE\r\n"+
+		"Contact: <sip:alice@192.0.2.1:5060;ob>\r\nAllow: INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, PRACK, INFO, REFER\r\n"+
+		"Supported: replaces, 100rel, timer, norefersub\r\nSession-Expires: 1800\r\nUser-Agent: test/1.0\r\nX-Serial: %[1]d\r\n"+
+		"Content-Type: application/sdp\r\nContent-Length: 194\r\n\r\n"+
+		"v=0\r\no=- %[6]d %[6]d IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\nm=audio %[7]d RTP/AVP 8 0 101\r\n"+
+		"a=rtpmap:8 PCMA/8000\r\na=rtpmap:0 PCMU/8000\r\na=rtpmap:101 telephone-event/8000\r\na=sendrecv\r\n",
+		serial, noise(1), noise(2), noise(3), noise(4), noise(5)%1e9, 16384+noise(6)%16384)
 }
 
 // serialOf reads back which event of makeEvents e is.

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/seed-452fa805/siptrace/internal/bus/natsd"
+	"go.uber.org/goleak"
 )
 
 // A test that kills a server runs it in a process of its own: this binary,
@@ -23,7 +24,7 @@ func TestMain(m *testing.M) {
 		serveAsChild(dir, os.Getenv(childListen))
 		return
 	}
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(m, goleak.Cleanup(os.Exit))
 }
 
 func serveAsChild(dir, listen string) {

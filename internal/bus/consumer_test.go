@@ -12,6 +12,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/seed-452fa805/siptrace/internal/bus"
 	"github.com/seed-452fa805/siptrace/internal/bus/natsd"
 	"github.com/seed-452fa805/siptrace/pkg/trace"
@@ -69,6 +70,19 @@ func durable(t testing.TB, js jetstream.JetStream) *jetstream.ConsumerInfo {
 		t.Fatal(err)
 	}
 	return jc.CachedInfo()
+}
+
+// newConsumer returns a consumer that does not run yet.
+func newConsumer(t testing.TB, c *bus.Conn, o bus.ConsumerOptions) *bus.Consumer {
+	t.Helper()
+	if o.Durable == "" {
+		o.Durable = "worker"
+	}
+	consumer, err := bus.NewConsumer(c, o, bus.NewRejects(c), nil, testLog(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return consumer
 }
 
 // settled waits until the durable has nothing left in anybody's hands.
@@ -328,12 +342,10 @@ func TestConsumer_goesOnWhenTheDurableIsDeleted(t *testing.T) {
 	s, c := bed(t)
 	js, _ := jetStream(t, s)
 	var k keeper
-	reg, _ := consume(t, c, bus.ConsumerOptions{Poll: 20 * time.Millisecond}, &k)
+	consumer := newConsumer(t, c, bus.ConsumerOptions{Poll: 20 * time.Millisecond})
+	running(t, func(ctx context.Context) error { return consumer.Run(ctx, &k) })
 	publish(t, c, 0, 100)
-	eventually(t, "the first arrive", func() bool { return k.distinct() == 100 })
-	settled(t, js)
-	eventually(t, "the poll has seen that", func() bool { return metric(t, reg, "siptrace_consumer_unacked_frames") == 0 })
-	time.Sleep(100 * time.Millisecond) // some polls, so that the floor is known
+	eventually(t, "the first arrive and are settled", func() bool { floor, _ := consumer.Seen(); return floor == 10 })
 	if err := js.DeleteConsumer(t.Context(), bus.StreamName, "worker"); err != nil {
 		t.Fatal(err)
 	}
@@ -366,10 +378,7 @@ func TestConsumer_goesOnWhenTheStreamIsMadeAnew(t *testing.T) {
 func TestConsumer_waitsForServerAndStream(t *testing.T) {
 	addr := freeAddr(t)
 	c := connect(t, "nats://"+addr, "test")
-	consumer, err := bus.NewConsumer(c, bus.ConsumerOptions{Durable: "worker"}, bus.NewRejects(c), nil, testLog(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	consumer := newConsumer(t, c, bus.ConsumerOptions{})
 	var k keeper
 	running(t, func(ctx context.Context) error { return consumer.Run(ctx, &k) })
 	wantCheck := func(words string) {
@@ -424,15 +433,16 @@ func TestConsumer_finishesTheRunningWrite(t *testing.T) {
 		written.Add(int64(len(events)))
 		return ctx.Err()
 	})
-	_, stop := consume(t, c, bus.ConsumerOptions{Workers: 1, BatchEvents: 100, Linger: quick}, sink)
-	<-started
+	consumer := newConsumer(t, c, bus.ConsumerOptions{Workers: 1, BatchEvents: 100, Linger: quick})
+	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if err := stop(); err != nil {
+		if err := consumer.Run(ctx, sink); err != nil {
 			t.Error(err)
 		}
 	})
-	time.Sleep(20 * time.Millisecond) // the context has ended while the write goes on
+	<-started
+	cancel()
 	close(finish)
 	wg.Wait()
 	if got := written.Load(); got != 100 {
@@ -467,18 +477,6 @@ func TestConsumer_aWriteThatDoesNotEndIsCutOff(t *testing.T) {
 func TestConsumer_countsWhatTheStreamDiscardedUnread(t *testing.T) {
 	s, c := bed(t)
 	js, _ := jetStream(t, s)
-	cfg := func(maxMsgs int64) {
-		t.Helper()
-		info, err := js.Stream(t.Context(), bus.StreamName)
-		if err != nil {
-			t.Fatal(err)
-		}
-		config := info.CachedInfo().Config
-		config.MaxMsgs = maxMsgs
-		if _, err := js.UpdateStream(t.Context(), config); err != nil {
-			t.Fatal(err)
-		}
-	}
 	var k keeper
 	o := bus.ConsumerOptions{Poll: 20 * time.Millisecond}
 	reg, stop := consume(t, c, o, &k)
@@ -492,12 +490,49 @@ func TestConsumer_countsWhatTheStreamDiscardedUnread(t *testing.T) {
 		t.Errorf("counted %v frames as lost while none was", got)
 	}
 	publish(t, c, 100, 300) // frames 11 to 40
-	cfg(12)                 // leaves 29 to 40
+	keepFrames(t, js, 12)   // leaves 29 to 40
 	reg, _ = consume(t, c, o, &k)
 	eventually(t, "what is left arrives", func() bool { return k.distinct() == 220 })
 	settled(t, js)
 	if got := metric(t, reg, "siptrace_stream_expired_unread_total"); got != 18 {
 		t.Errorf("counted %v frames as lost, want 18", got)
+	}
+}
+
+func TestConsumer_countsWhatVanishesUnderItsEyes(t *testing.T) {
+	s, c := bed(t)
+	js, _ := jetStream(t, s)
+	publish(t, c, 0, 100) // frames 1 to 10
+	holding, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	var k keeper
+	slow := trace.SinkFunc(func(ctx context.Context, events []trace.Event) error {
+		once.Do(func() { close(holding); <-release })
+		return k.Write(ctx, events)
+	})
+	reg, _ := consume(t, c, bus.ConsumerOptions{Workers: 1, MaxAckPending: 10, Poll: time.Hour}, slow)
+	<-holding
+	publish(t, c, 100, 300) // frames 11 to 40
+	keepFrames(t, js, 10)   // leaves 31 to 40
+	close(release)
+	eventually(t, "what was in hand and what is left arrives", func() bool { return k.distinct() == 200 })
+	settled(t, js)
+	if got := metric(t, reg, "siptrace_stream_expired_unread_total"); got != 20 {
+		t.Errorf("counted %v frames as lost, want 20", got)
+	}
+}
+
+// keepFrames lets the stream discard all but the newest n frames.
+func keepFrames(t *testing.T, js jetstream.JetStream, n int64) {
+	t.Helper()
+	stream, err := js.Stream(t.Context(), bus.StreamName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := stream.CachedInfo().Config
+	cfg.MaxMsgs = n
+	if _, err := js.UpdateStream(t.Context(), cfg); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -516,12 +551,16 @@ func TestConsumer_aNewDurableHasLostNothing(t *testing.T) {
 		t.Run(fmt.Sprint("new=", fresh), func(t *testing.T) {
 			var k keeper
 			o := bus.ConsumerOptions{Durable: fmt.Sprint("fresh-", fresh), New: fresh, Poll: 10 * time.Millisecond}
-			reg, _ := consume(t, c, o, &k)
-			eventually(t, "the poll has seen the stream", func() bool {
-				_, err := js.Consumer(t.Context(), bus.StreamName, o.Durable)
-				return err == nil && (fresh || k.distinct() == 20)
+			reg := prometheus.NewRegistry()
+			consumer, err := bus.NewConsumer(c, o, bus.NewRejects(c), reg, testLog(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			running(t, func(ctx context.Context) error { return consumer.Run(ctx, &k) })
+			eventually(t, "the poll has seen the stream read to its end", func() bool {
+				floor, first := consumer.Seen()
+				return floor == 10 && first == 9
 			})
-			time.Sleep(50 * time.Millisecond) // some more polls
 			if got := metric(t, reg, "siptrace_stream_expired_unread_total"); got != 0 {
 				t.Errorf("counted %v frames as lost, want 0", got)
 			}
@@ -535,10 +574,7 @@ func TestConsumer_refusesADurableThatLosesEvents(t *testing.T) {
 	if _, err := js.CreateConsumer(t.Context(), bus.StreamName, jetstream.ConsumerConfig{Durable: "worker", AckPolicy: jetstream.AckNonePolicy}); err != nil {
 		t.Fatal(err)
 	}
-	consumer, err := bus.NewConsumer(c, bus.ConsumerOptions{Durable: "worker"}, bus.NewRejects(c), nil, testLog(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	consumer := newConsumer(t, c, bus.ConsumerOptions{})
 	if err := consumer.Run(t.Context(), &keeper{}); err == nil || !strings.Contains(err.Error(), "explicit") {
 		t.Errorf("Run error = %v, want one that says that only explicit acknowledgement is safe", err)
 	}
@@ -592,6 +628,7 @@ func BenchmarkBus(b *testing.B) {
 			events := makeEvents(0, 1<<14)
 			b.ReportAllocs()
 			n := 0
+			start := time.Now() // the clock of the benchmark does not see the rest arrive
 			for b.Loop() {
 				at := n % (len(events) - 32)
 				for i := at; i < at+32; i++ { // as if captured now, else it would be the same event again
@@ -607,7 +644,7 @@ func BenchmarkBus(b *testing.B) {
 				n += 32
 			}
 			eventually(b, "all events arrive", func() bool { return arrived.Load() >= int64(n) })
-			b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "events/s")
+			b.ReportMetric(float64(n)/time.Since(start).Seconds(), "events/s")
 		})
 	}
 }

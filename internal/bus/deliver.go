@@ -48,6 +48,9 @@ func (w *worker) deliver(ctx context.Context) {
 // write returns true when no event of the batch needs this worker any more:
 // the sink has it, or the rejects.
 func (w *worker) write(ctx, drain context.Context) bool {
+	if len(w.batch.events) == 0 {
+		return true
+	}
 	for pause := minRetry; ; pause = min(2*pause, maxRetry) {
 		err := w.sink.Write(drain, w.batch.events)
 		if err == nil {
@@ -56,12 +59,12 @@ func (w *worker) write(ctx, drain context.Context) bool {
 		if errors.Is(err, trace.ErrPermanent) {
 			return w.rejectAll(ctx, drain, rejections(err, len(w.batch.events)))
 		}
-		if ctx.Err() != nil {
-			return false
-		}
 		w.c.metrics.retries.Inc()
 		w.c.complain("events not written, trying again", err)
 		sleep(ctx, pause/2+rand.N(pause/2))
+		if ctx.Err() != nil {
+			return false
+		}
 	}
 }
 
@@ -109,11 +112,11 @@ func (w *worker) reject(ctx, drain context.Context, r Reject) bool {
 			w.c.log.Error("rejected event cannot be kept", "id", r.Event.ID, "reason", r.Reason, "err", err)
 			return true
 		}
+		w.c.complain("event not written to the rejects, trying again", err)
+		sleep(ctx, pause/2+rand.N(pause/2))
 		if ctx.Err() != nil {
 			return false
 		}
-		w.c.complain("event not written to the rejects, trying again", err)
-		sleep(ctx, pause/2+rand.N(pause/2))
 	}
 }
 

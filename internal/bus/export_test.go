@@ -9,3 +9,11 @@ func (p *Publisher) Recycle() {
 		p.forget(f)
 	}
 }
+
+// Seen returns what the poll has seen last: up to where everything is
+// acknowledged, and the oldest frame of the stream.
+func (c *Consumer) Seen() (floor, first uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.position.floor, c.position.first
+}

@@ -82,12 +82,12 @@ func (c *Consumer) poll(ctx context.Context, jc jetstream.Consumer) {
 	defer cancel()
 	s, err := c.conn.js.Stream(ctx, StreamName)
 	if err != nil {
-		c.complain("stream not seen", err)
+		c.complain("stream not seen", plain(err))
 		return
 	}
 	info, err := jc.Info(ctx) // after the stream, so that what is read meanwhile is not taken for lost
 	if err != nil {
-		c.complain("durable consumer not seen", err)
+		c.complain("durable consumer not seen", plain(err))
 		return
 	}
 	stream := s.CachedInfo()

@@ -80,7 +80,9 @@ func TestPermissions_areEnoughForEachService(t *testing.T) {
 	}
 	boot := as("init")
 	ensure(t, boot, bus.StreamConfig{})
-	makeDurable(t, boot, "db-writer")
+	if err := newConsumer(t, boot, bus.ConsumerOptions{Durable: "db-writer"}).Ensure(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 
 	tap, db, ctl := as("tap"), as("db-writer"), as("ctl")
 	var k keeper
@@ -124,17 +126,5 @@ func TestPermissions_areEnoughForEachService(t *testing.T) {
 	running(t, p.Run)
 	if err := p.Write(ctx, makeEvents(200, 1)); err == nil {
 		t.Error("ctl published an event")
-	}
-}
-
-// makeDurable lets a consumer of a process that may do it make the durable.
-func makeDurable(t *testing.T, c *bus.Conn, name string) {
-	t.Helper()
-	consumer, err := bus.NewConsumer(c, bus.ConsumerOptions{Durable: name}, bus.NewRejects(c), nil, testLog(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := consumer.Ensure(t.Context()); err != nil {
-		t.Fatal(err)
 	}
 }

@@ -112,6 +112,7 @@ type Publisher struct {
 
 	backoff   time.Duration // after the latest failure
 	holdUntil time.Time     // send nothing before
+	failure   error         // of the latest frame; nil when it was stored
 }
 
 // NewPublisher returns a publisher that accepts events at once; [Publisher.Run]

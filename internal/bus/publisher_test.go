@@ -13,7 +13,6 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/seed-452fa805/siptrace/internal/bus"
 	"github.com/seed-452fa805/siptrace/pkg/trace"
 )
@@ -58,6 +57,9 @@ func wantOnce(t testing.TB, seen map[int]int, n int) {
 }
 
 func TestOffer_doesNotAllocate(t *testing.T) {
+	if raceDetector {
+		t.Skip("allocations are not counted under the race detector")
+	}
 	c := connect(t, "nats://127.0.0.1:1", "test")
 	p, err := bus.NewPublisher(c, bus.PublisherOptions{Agent: "a", BufferBytes: 1 << 40}, nil, testLog(t))
 	if err != nil {
@@ -143,6 +145,8 @@ func TestPublisher_aKilledServerLosesNothingAndDoublesNothing(t *testing.T) {
 	c := connect(t, "nats://"+addr, "test")
 	ensure(t, c, bus.StreamConfig{})
 	p, reg, _ := publisher(t, c, bus.PublisherOptions{})
+	var k keeper
+	consume(t, c, bus.ConsumerOptions{BatchEvents: 200, Linger: 5 * time.Millisecond, AckWait: 2 * time.Second}, &k)
 
 	const n = 30_000
 	for first := 0; first < n; first += 50 {
@@ -155,6 +159,7 @@ func TestPublisher_aKilledServerLosesNothingAndDoublesNothing(t *testing.T) {
 			child = startChildServer(t, dir, addr)
 		}
 	}
+	eventually(t, "all events arrive at the other side", func() bool { return k.distinct() == n })
 	eventually(t, "all events are acknowledged", func() bool {
 		return metric(t, reg, "siptrace_bus_published_events_total") == n
 	})
@@ -170,10 +175,16 @@ func TestPublisher_waitsForTheStreamWithoutHurry(t *testing.T) {
 	if got := metric(t, reg, "siptrace_bus_publish_retries_total"); got < 1 || got > 40 {
 		t.Errorf("%v retries in half a second without a stream, want a few", got)
 	}
+	if err := p.Check(t.Context()); err == nil || !strings.Contains(err.Error(), "no response from stream") {
+		t.Errorf("Check = %v, want that the stream does not answer", err)
+	}
 	ensure(t, c, bus.StreamConfig{})
 	eventually(t, "the events are stored", func() bool {
 		return metric(t, reg, "siptrace_bus_published_events_total") == 100
 	})
+	if err := p.Check(t.Context()); err != nil {
+		t.Errorf("Check = %v, want nil", err)
+	}
 	wantOnce(t, stored(t, c), 100)
 }
 
@@ -362,12 +373,31 @@ func large(serial, n int) trace.Event {
 	return e
 }
 
-func TestPublisher_dividesWhatTheServerFindsTooLarge(t *testing.T) {
-	url := smallServer(t, 8<<10)
-	c := connect(t, url, "test")
-	ensure(t, c, bus.StreamConfig{})
-	p, reg, _ := publisher(t, c, bus.PublisherOptions{Compression: bus.CompressNone})
+func TestPublisher_dividesWhatIsTooLarge(t *testing.T) {
+	const limit = 8 << 10
+	t.Run("for the server", func(t *testing.T) {
+		c := connect(t, smallServer(t, limit), "test")
+		ensure(t, c, bus.StreamConfig{})
+		testDivide(t, c)
+	})
+	t.Run("for the stream", func(t *testing.T) {
+		s, c := bed(t)
+		js, _ := jetStream(t, s)
+		stream, err := js.Stream(t.Context(), bus.StreamName)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg := stream.CachedInfo().Config
+		cfg.MaxMsgSize = limit
+		if _, err := js.UpdateStream(t.Context(), cfg); err != nil {
+			t.Fatal(err)
+		}
+		testDivide(t, c)
+	})
+}
 
+func testDivide(t *testing.T, c *bus.Conn) {
+	p, reg, _ := publisher(t, c, bus.PublisherOptions{Compression: bus.CompressNone})
 	events := makeEvents(0, 200)
 	tooLarge := large(200, 20_000)
 	if err := p.Write(t.Context(), events[:100]); err != nil {
@@ -458,34 +488,4 @@ func BenchmarkOffer(b *testing.B) {
 		n += len(events)
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(n), "ns/event")
-}
-
-func BenchmarkOffer_intoTheStream(b *testing.B) {
-	for _, compression := range []string{bus.CompressS2, bus.CompressNone} {
-		b.Run(compression, func(b *testing.B) {
-			s := startServer(b, b.TempDir(), "127.0.0.1:0")
-			c := connect(b, s.ClientURL(), "bench")
-			ensure(b, c, bus.StreamConfig{Duplicates: 100 * time.Millisecond})
-			reg := prometheus.NewRegistry()
-			p, err := bus.NewPublisher(c, bus.PublisherOptions{Agent: "a", Compression: compression}, reg, testLog(b))
-			if err != nil {
-				b.Fatal(err)
-			}
-			running(b, p.Run)
-			events := makeEvents(0, 4096)
-			b.ReportAllocs()
-			n := 0
-			for b.Loop() {
-				at := n % (len(events) - 32)
-				for rest := events[at : at+32]; len(rest) > 0; {
-					got := p.Offer(rest)
-					if rest = rest[got:]; got == 0 {
-						time.Sleep(100 * time.Microsecond)
-					}
-				}
-				n += 32
-			}
-			b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "events/s")
-		})
-	}
 }

@@ -36,9 +36,22 @@ func (p *Publisher) Run(ctx context.Context) error {
 	p.awaitEmpty(p.opts.FlushTimeout)
 	stop()
 	wg.Wait()
-	p.js.CleanupPublisher()
 	if n := p.abandon(); n > 0 {
 		return fmt.Errorf("publisher: %d events not acknowledged within %v were given up", n, p.opts.FlushTimeout)
+	}
+	return nil
+}
+
+// Check says in plain words why nothing gets into the stream now. It is nil
+// while all is well.
+func (p *Publisher) Check(ctx context.Context) error {
+	if err := p.conn.Check(ctx); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.failure != nil {
+		return fmt.Errorf("frames are not stored in stream %s: %w", StreamName, plain(p.failure))
 	}
 	return nil
 }
@@ -213,7 +226,7 @@ func (p *Publisher) acked(_ jetstream.JetStream, msg *nats.Msg, _ *jetstream.Pub
 	}
 	delete(p.flight, msg)
 	p.metrics.published(f.events, len(msg.Data))
-	p.backoff, p.holdUntil = 0, time.Time{}
+	p.backoff, p.holdUntil, p.failure = 0, time.Time{}, nil
 	p.forget(f)
 	wake(p.sendWake)
 }
@@ -236,6 +249,7 @@ func (p *Publisher) failed(_ jetstream.JetStream, msg *nats.Msg, err error) {
 	}
 	p.metrics.retries.Inc()
 	p.ready.push(f)
+	p.failure = err
 	if now.After(p.holdUntil) {
 		p.backoff = min(max(2*p.backoff, minBackoff), maxBackoff)
 		p.holdUntil = now.Add(p.backoff)

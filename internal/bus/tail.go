@@ -59,7 +59,7 @@ func (t *Tail) Run(ctx context.Context, sink trace.Sink) error {
 		if r.last != before {
 			pause = minBackoff
 		}
-		t.log.Warn("reading the stream, trying again", "stream", StreamName, "err", err)
+		t.log.Warn("reading the stream, trying again", "stream", StreamName, "err", plain(err))
 		sleep(ctx, pause)
 	}
 	return nil

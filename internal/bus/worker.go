@@ -3,6 +3,7 @@ package bus
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"time"
 
@@ -12,9 +13,9 @@ import (
 )
 
 const (
-	idleWait  = time.Second            // a pull request that waits for the first frame; the end of Run waits for it
+	idleWait  = 500 * time.Millisecond // a pull request that waits for the first frame; the end of Run waits for it
 	fetchEdge = 5 * time.Millisecond   // less than this before the end of the linger is not worth a request
-	fetchRoom = 2 << 20                // bytes that one request may always bring
+	fetchRoom = 64 << 10               // bytes around a message of the largest size, which must always fit in a request
 	fetchRest = 250 * time.Millisecond // after a request that went wrong
 )
 
@@ -59,7 +60,7 @@ func (w *worker) run(ctx, life context.Context) {
 		switch {
 		case err == nil || life.Err() != nil:
 		case errors.Is(err, errGone):
-			w.c.log.Info("durable consumer not found, looking again", "err", err)
+			w.c.log.Info("looking for the durable consumer again", "err", err)
 			return
 		default:
 			w.c.complain("reading the stream", err)
@@ -77,9 +78,8 @@ func (w *worker) collect(ctx context.Context) error {
 		n, wait = w.want(), w.linger
 	}
 	err := w.fetch(n, wait)
-	end := time.Now().Add(w.linger)
 	for err == nil && !w.batch.empty() && !w.full() && ctx.Err() == nil {
-		left := time.Until(end)
+		left := w.linger - time.Since(w.batch.since)
 		if left < fetchEdge {
 			break
 		}
@@ -91,7 +91,7 @@ func (w *worker) collect(ctx context.Context) error {
 
 // fetch asks for n frames and adds what comes within wait.
 func (w *worker) fetch(n int, wait time.Duration) error {
-	room := max(w.c.opts.BatchBytes-w.batch.bytes, fetchRoom)
+	room := max(w.c.opts.BatchBytes-w.batch.bytes, int(w.c.conn.nc.MaxPayload())+fetchRoom)
 	msgs, err := w.jc.Fetch(n, jetstream.FetchMaxWait(wait), jetstream.FetchMaxBytes(room))
 	if err != nil {
 		return err
@@ -104,7 +104,7 @@ func (w *worker) fetch(n int, wait time.Duration) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, jetstream.ErrConsumerDeleted), errors.Is(err, nats.ErrNoResponders):
-		return errors.Join(errGone, err)
+		return fmt.Errorf("%w: %w", errGone, err)
 	default:
 		return err
 	}

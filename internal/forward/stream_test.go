@@ -318,9 +318,8 @@ func TestTLS(t *testing.T) {
 				if err == nil || errors.Is(err, trace.ErrPermanent) || !strings.Contains(err.Error(), tt.fails) {
 					t.Errorf("Write error = %v, want %q in it, to be tried again", err, tt.fails)
 				}
-				if err := s.Check(t.Context()); err == nil {
-					t.Error("Check() = nil, want it to be waiting")
-				}
+				// On a busy machine the refusal may come after the probation; then the next look shows it.
+				eventually(t, "Check() says that it waits", func() bool { return s.Check(t.Context()) != nil })
 				if got := len(c.payloads()); got != 0 {
 					t.Errorf("%d payloads came, want none", got)
 				}

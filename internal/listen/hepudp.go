@@ -119,6 +119,9 @@ func (s *HEPUDP) Run(ctx context.Context, sink trace.Sink) error {
 	defer stop()
 	for {
 		n, err := s.recv.receive()
+		if n > 0 {
+			s.batch(ctx, sink, n)
+		}
 		switch {
 		case ctx.Err() != nil, errors.Is(err, net.ErrClosed):
 			return nil
@@ -127,9 +130,7 @@ func (s *HEPUDP) Run(ctx context.Context, sink trace.Sink) error {
 		case err != nil:
 			s.bad.add("receive", netip.AddrPort{}, err)
 			pause(ctx, minPause)
-			continue
 		}
-		s.batch(ctx, sink, n)
 	}
 }
 
@@ -158,7 +159,7 @@ func (s *HEPUDP) batch(ctx context.Context, sink trace.Sink, n int) {
 		s.count.dropped[dropKernel].Add(float64(lost))
 	}
 	events := len(s.in.events)
-	if err := s.in.handOn(ctx, sink); err != nil && ctx.Err() == nil {
+	if err := s.in.handOn(ctx, sink); err != nil {
 		s.count.dropped[dropSink].Add(float64(events))
 		s.bad.add(dropSink.String(), netip.AddrPort{}, err)
 	}

@@ -115,7 +115,7 @@ func (st *stream) packet(b []byte) {
 // handOn gives the batch to the sink.
 func (st *stream) handOn() {
 	n := len(st.in.events)
-	if err := st.in.handOn(st.ctx, st.sink); err != nil && st.ctx.Err() == nil {
+	if err := st.in.handOn(st.ctx, st.sink); err != nil {
 		st.s.count.dropped[dropSink].Add(float64(n))
 		st.s.bad.add(dropSink.String(), netip.AddrPort{}, err)
 	}

@@ -5,6 +5,7 @@ package pgserver
 import (
 	"os"
 	"syscall"
+	"time"
 )
 
 // attributes let a process run as PostgreSQL wants it.
@@ -15,3 +16,6 @@ func attributes() (*syscall.SysProcAttr, error) {
 
 // children returns none: a pause here stops only the process that takes connections.
 func children(int) []*os.Process { return nil }
+
+// cpuTime is not known here.
+func cpuTime(int) time.Duration { return 0 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"syscall"
+	"time"
 )
 
 // binaries finds nothing: private servers are for Unix.
@@ -20,3 +21,5 @@ func pause(*os.Process) error { return errors.ErrUnsupported }
 func resume(*os.Process) error { return errors.ErrUnsupported }
 
 func children(int) []*os.Process { return nil }
+
+func cpuTime(int) time.Duration { return 0 }

@@ -121,6 +121,17 @@ func (s *Server) Resume() error {
 	return errors.Join(err, ignoreDone(resume(s.process)))
 }
 
+// CPU is the processor time that the server's running processes have used so
+// far: on a busy machine a better measure of work than the clock. It is 0 where
+// it cannot be known.
+func (s *Server) CPU() time.Duration {
+	var sum time.Duration
+	for _, p := range children(s.process.Pid) {
+		sum += max(0, cpuTime(p.Pid))
+	}
+	return sum
+}
+
 const superuser = "postgres"
 
 // init makes the cluster.

@@ -21,7 +21,7 @@ type Options struct {
 	Hourly      bool          // partitions of an hour instead of a day
 	Past        time.Duration // how old a captured message may be; 0 is DefaultPast
 	Future      time.Duration // how far ahead its time may be; 0 is DefaultFuture
-	Timeout     time.Duration // for one Write; 0 is DefaultTimeout
+	Timeout     time.Duration // for one statement of a Write; 0 is DefaultTimeout
 }
 
 // The defaults of [Options].

@@ -2,8 +2,10 @@ package store
 
 import (
 	"context"
+	"errors"
 	"io"
 	"iter"
+	"time"
 
 	"github.com/seed-452fa805/siptrace/pkg/trace"
 )
@@ -66,7 +68,33 @@ type Schema interface {
 	// people, unless it is there.
 	CreateTable(ctx context.Context, name string) error
 
+	// Retain drops what r does not keep, and tells what that was, line by
+	// line for a person. It may be called while the database is written to.
+	Retain(ctx context.Context, r Retention) (dropped []string, err error)
+
 	io.Closer
+}
+
+// A Retention says what a database keeps. PostgreSQL drops whole partitions,
+// so that up to a day more may stay.
+type Retention struct {
+	Table string        // one trace table; empty is all of them
+	Age   time.Duration // what was captured within it is kept; 0 is for ever
+	Bytes int64         // as much is kept, the newest, and the last 24 hours' at any rate; 0 is any amount
+}
+
+// ErrRetention is a Retention that would drop everything, or nothing.
+var ErrRetention = errors.New("retain: give an age, a size or both, above nought")
+
+// Check reports why r makes no sense.
+func (r Retention) Check() error {
+	if r.Age < 0 || r.Bytes < 0 || r.Age == 0 && r.Bytes == 0 {
+		return ErrRetention
+	}
+	if r.Table == "" {
+		return nil
+	}
+	return CheckTable(r.Table)
 }
 
 // Status is what a [Schema] finds in a database.

@@ -28,10 +28,11 @@ type CLI struct {
 	Flow   FlowCmd   `cmd:"" help:"Draw one call as a ladder."`
 	Schema SchemaCmd `cmd:"" help:"Print, apply or check the database's schema."`
 	HEP    HEPCmd    `cmd:"" name:"hep" help:"Look into HEP packets."`
+	Health HealthCmd `cmd:"" help:"Ask a service whether it is well: the probe of a container."`
 	Bench  BenchCmd  `cmd:"" help:"Measure the pipeline on this machine."`
 
 	Config  kong.ConfigFlag  `help:"YAML file with the same names as the flags." placeholder:"FILE"`
-	Version kong.VersionFlag `help:"Print the version and end."`
+	Version kong.VersionFlag `help:"Print the version and end." env:"-"`
 }
 
 const description = `Switch, watch and search siptrace.

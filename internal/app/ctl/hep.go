@@ -168,6 +168,9 @@ func describe(d *hep.Decoder, pkt []byte) (*decoded, error) {
 	if err := d.Decode(&p, pkt); err != nil && !errors.Is(err, hep.ErrInflate) {
 		return nil, err
 	}
+	if p.Quirks&hep.QuirkTruncated != 0 && len(p.Payload) == 0 {
+		return nil, hep.ErrTruncated // as a tap sees it: nothing of the message is there
+	}
 	v := &decoded{
 		Version:       p.Version,
 		Family:        present(&p, hep.FieldFamily, p.Family),

@@ -1,6 +1,7 @@
 package ctl
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -28,14 +29,18 @@ func (f *StoreFlags) reader() (store.Store, error) {
 
 // RangeFlags bound the capture time.
 type RangeFlags struct {
-	Since  app.Duration `help:"Look back this far: 15m, 1h30m, 7d." default:"1d" placeholder:"DURATION" xor:"range"`
+	Since  app.Duration `help:"Look back this far: 15m, 1h30m, 7d; without it and --from 1d." placeholder:"DURATION" xor:"range"`
 	From   string       `help:"Begin of the time range: 2026-11-22T08:00:00Z, \"2026-11-22 08:00\", 08:00 (today); without a zone it is local time." placeholder:"TIME" xor:"range"`
 	ToTime string       `help:"End of the time range, as --from; default: now." placeholder:"TIME"`
 }
 
+// lookBack is --since. Its default is no flag's default, for that would be a
+// value beside --from.
+func (f *RangeFlags) lookBack() app.Duration { return cmp.Or(f.Since, app.Duration(24*time.Hour)) }
+
 // bounds are the two ends of the range; the later one may be zero.
 func (f *RangeFlags) bounds(now time.Time) (from, to time.Time, err error) {
-	from = now.Add(-time.Duration(f.Since))
+	from = now.Add(-time.Duration(f.lookBack()))
 	if f.From != "" {
 		if from, err = parseTime(f.From, now); err != nil {
 			return from, to, err
@@ -55,7 +60,7 @@ func (f *RangeFlags) bounds(now time.Time) (from, to time.Time, err error) {
 // String says the range in words, for "nothing found".
 func (f *RangeFlags) String() string {
 	if f.From == "" && f.ToTime == "" {
-		return "in the last " + f.Since.String()
+		return "in the last " + f.lookBack().String()
 	}
 	return "in that time"
 }

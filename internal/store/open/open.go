@@ -11,12 +11,15 @@ import (
 	"strings"
 
 	"github.com/seed-452fa805/siptrace/internal/store"
+	"github.com/seed-452fa805/siptrace/internal/store/postgres"
 	"github.com/seed-452fa805/siptrace/internal/store/sqlite"
 )
 
 // Writer opens a database for writing and reading.
 func Writer(ctx context.Context, url string, o store.Options) (store.Store, error) {
 	switch scheme, rest := split(url); scheme {
+	case "postgres":
+		return postgres.Open(rest, o)
 	case "sqlite":
 		return sqlite.Open(ctx, rest, o)
 	default:
@@ -27,6 +30,8 @@ func Writer(ctx context.Context, url string, o store.Options) (store.Store, erro
 // Reader opens a database that exists for reading: its Write refuses.
 func Reader(url string, o store.Options) (store.Store, error) {
 	switch scheme, rest := split(url); scheme {
+	case "postgres":
+		return postgres.OpenReader(rest, o)
 	case "sqlite":
 		return sqlite.OpenReader(rest, o)
 	default:
@@ -37,6 +42,8 @@ func Reader(url string, o store.Options) (store.Store, error) {
 // Schema returns the schema of a database. It connects to nothing.
 func Schema(url string) (store.Schema, error) {
 	switch scheme, rest := split(url); scheme {
+	case "postgres":
+		return postgres.NewSchema(rest)
 	case "sqlite":
 		return sqlite.NewSchema(rest)
 	default:

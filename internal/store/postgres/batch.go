@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"fmt"
 	"io"
 	"math"
 	"time"
@@ -39,20 +40,23 @@ func newBatch(o store.Options) *batch {
 	return &batch{table: o.Table, past: o.Past, future: o.Future}
 }
 
-// keep is how large a buffer is kept for the next batch.
-const keep = 16 << 20
+// How much is kept for the next batch: buffers for some tables, none too large.
+const (
+	keepTables = 4
+	keepBytes  = 16 << 20
+)
 
 // reset makes the batch empty.
 func (b *batch) reset() {
 	for _, t := range b.tuples {
-		if cap(t.data) <= keep {
+		if cap(t.data) <= keepBytes && len(b.spare) < keepTables {
 			t.table, t.data, t.at, t.event = nil, t.data[:0], t.at[:0], t.event[:0]
 			clear(t.hours)
 			b.spare = append(b.spare, t)
 		}
 	}
+	clear(b.tuples)
 	b.tuples = b.tuples[:0]
-	b.spare = b.spare[:min(len(b.spare), 1)] // other tables are the exception
 	b.rejections.Reset()
 	b.counts = counts{}
 }
@@ -86,7 +90,8 @@ func (b *batch) fill(events []trace.Event, entries map[string]entry) {
 			to, name = b.into(found.table), n
 		}
 		if to.table.partitioned && (e.Time.Before(oldest) || e.Time.After(newest)) {
-			b.rejections.Add(i, store.TimeOutOfRange, nil)
+			b.rejections.Add(i, store.TimeOutOfRange, fmt.Errorf("captured at %s; taken is what was captured from %s to %s",
+				e.Time.UTC().Format(time.RFC3339), oldest.UTC().Format(time.DateTime), newest.UTC().Format(time.DateTime)))
 			continue
 		}
 		rows := b.build.Rows(e)

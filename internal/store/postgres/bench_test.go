@@ -16,21 +16,22 @@ import (
 // Batches of 5,000 through the real schema and its indexes, every commit on
 // the disk. The server has its own memory settings, not the tests'.
 func BenchmarkStore_Write(b *testing.B) {
-	s, err := pgserver.Start("", "shared_buffers=4GB", "max_wal_size=16GB", "checkpoint_timeout=15min", "wal_buffers=64MB",
+	server, err := pgserver.Start("", "shared_buffers=4GB", "max_wal_size=16GB", "checkpoint_timeout=15min", "wal_buffers=64MB",
 		"default_toast_compression=lz4")
 	skipWithout(b, err)
-	defer s.Stop()
+	defer server.Stop()
 	for _, connections := range []int{1, 2} {
 		b.Run(fmt.Sprintf("connections=%d", connections), func(b *testing.B) {
-			execute(b, s.URL(), "DROP SCHEMA IF EXISTS bench CASCADE")
-			execute(b, s.URL(), "CREATE SCHEMA bench")
-			execute(b, s.URL(), "CHECKPOINT")
-			benchmarkWrite(b, openStore(b, inSchema(b, s.URL(), "bench"), store.Options{Connections: connections}), connections)
+			execute(b, server.URL(), "DROP SCHEMA IF EXISTS bench CASCADE")
+			execute(b, server.URL(), "CREATE SCHEMA bench")
+			execute(b, server.URL(), "CHECKPOINT")
+			s := openStore(b, inSchema(b, server.URL(), "bench"), store.Options{Connections: connections})
+			benchmarkWrite(b, server, s, connections)
 		})
 	}
 }
 
-func benchmarkWrite(b *testing.B, s *postgres.Store, writers int) {
+func benchmarkWrite(b *testing.B, server *pgserver.Server, s *postgres.Store, writers int) {
 	const size = 5000
 	if err := s.Maintain(b.Context()); err != nil {
 		b.Fatal(err)
@@ -52,11 +53,21 @@ func benchmarkWrite(b *testing.B, s *postgres.Store, writers int) {
 	}
 	b.ReportAllocs()
 	b.ResetTimer()
+	used := server.CPU()
 	for range b.N {
 		batches <- struct{}{}
 	}
 	close(batches)
 	wg.Wait()
 	b.StopTimer()
-	b.ReportMetric(float64(b.N)*size/b.Elapsed().Seconds(), "rows/s")
+	rows := float64(b.N) * size
+	b.ReportMetric(rows/b.Elapsed().Seconds(), "rows/s")
+	b.ReportMetric(float64((server.CPU()-used).Microseconds())/rows, "server-µs/row")
+}
+
+func BenchmarkStore_Find(b *testing.B) {
+	server, err := pgserver.Start("", pgserver.NoSync, "shared_buffers=1GB")
+	skipWithout(b, err)
+	defer server.Stop()
+	storetest.BenchmarkFind(b, openStore(b, server.URL(), store.Options{Relaxed: true}))
 }

@@ -7,67 +7,67 @@ import (
 	"github.com/seed-452fa805/siptrace/internal/store"
 )
 
-// putCarefully puts the rows of one table in, all but those that are there
+// A patient puts the rows of one table in, all but those that are there
 // already and those that the database refuses. The rows go through a temporary
 // table, since COPY itself cannot pass over a duplicate, and in the order of
 // the key, so that two writers with the same rows do not wait for each other.
-func (w *writing) putCarefully(ctx context.Context, i int, t *tuples) error {
-	stage := fmt.Sprintf("siptrace_stage_%d", i)
-	p := patient{writing: w, tuples: t, target: t.table.ident}
-	if t.table.layout == own { // Kamailio's has no key
-		if _, err := w.exec(ctx, "CREATE TEMP TABLE "+stage+" (LIKE "+t.table.ident+" INCLUDING CONSTRAINTS) ON COMMIT DROP"); err != nil {
-			return err
-		}
-		p.target = "pg_temp." + stage
-		p.clear = "TRUNCATE " + p.target
-		p.move = "INSERT INTO " + t.table.ident + " (" + t.table.layout.names() + ") SELECT " + t.table.layout.names() + " FROM " + p.target +
-			" ORDER BY time_stamp, event_id, traced_user ON CONFLICT DO NOTHING"
-	}
-	return p.put(ctx, 0, len(t.at))
-}
-
-// A patient finds out which rows can be put in.
 type patient struct {
 	*writing
 	*tuples
 	target string // of the COPY
-	clear  string // empties target; empty where that is the table itself
-	move   string // takes the rows from target to the table
+	move   string // takes the rows from target to the table; empty where that is target
 }
 
-// put puts rows lo up to hi in. When they fail together they go in parts: up
-// to the row that the error names and from it on, or halves where it names
-// none. A row that fails alone is refused. Each row is sent a few times at
-// most if errors name theirs, and about log₂ of the batch times if not.
-func (p *patient) put(ctx context.Context, lo, hi int) error {
-	for lo < hi {
+// patient makes ready for the rows of table i of the batch.
+func (w *writing) patient(ctx context.Context, i int) (*patient, error) {
+	t := w.batch.tuples[i]
+	if t.table.layout == kamailio { // it has no key, so there is nothing to pass over
+		return &patient{writing: w, tuples: t, target: t.table.ident}, nil
+	}
+	stage := fmt.Sprintf("siptrace_stage_%d", i)
+	_, err := w.exec(ctx, "CREATE TEMP TABLE "+stage+" (LIKE "+t.table.ident+" INCLUDING CONSTRAINTS) ON COMMIT DROP")
+	columns, stage := t.table.layout.names(), "pg_temp."+stage
+	return &patient{
+		writing: w,
+		tuples:  t,
+		target:  stage,
+		move: "INSERT INTO " + t.table.ident + " (" + columns + ") SELECT " + columns + " FROM " + stage +
+			" ORDER BY time_stamp, event_id, traced_user ON CONFLICT DO NOTHING; TRUNCATE " + stage,
+	}, err
+}
+
+// put puts all rows in. A part that fails is tried again up to the row that
+// the error names, or by halves where it names none; a row that fails alone is
+// refused. The parts grow again with each that goes in. So no row is sent more
+// than a few times, however many are refused.
+func (p *patient) put(ctx context.Context) error {
+	size := len(p.at)
+	for lo := 0; lo < len(p.at); {
+		hi := min(lo+size, len(p.at))
 		err := p.try(ctx, lo, hi)
-		if err == nil || !p.aboutRow(err) {
+		switch {
+		case err == nil:
+			lo, size = hi, min(size*4, len(p.at))
+		case !aboutRow(err):
 			return err
-		}
-		if hi-lo == 1 {
+		case hi-lo == 1:
 			p.writing.batch.rejections.Add(int(p.event[lo]), store.Refused, err)
-			return nil
-		}
-		split := lo + (hi-lo)/2
-		if n := line(err); n > 0 && n <= hi-lo {
-			split = lo + n - 1
-			if split == lo {
-				split = lo + 1
+			lo = hi
+		default:
+			size = (hi - lo) / 2
+			if n := line(err); n > 0 && n <= hi-lo {
+				size = max(n-1, 1)
 			}
 		}
-		if err := p.put(ctx, lo, split); err != nil {
-			return err
-		}
-		lo = split
 	}
 	return nil
 }
 
-// aboutRow reports whether err is a row's fault.
-func (p *patient) aboutRow(err error) bool {
+// aboutRow reports whether err is a row's fault. Partitions have been made
+// before: a row that has none now will not get one.
+func aboutRow(err error) bool {
 	v := judge(err)
-	return v == careful || v == noPartition && p.last
+	return v == careful || v == noPartition
 }
 
 // try puts rows lo up to hi in, or leaves all as it was.
@@ -75,34 +75,21 @@ func (p *patient) try(ctx context.Context, lo, hi int) error {
 	if _, err := p.exec(ctx, "SAVEPOINT part"); err != nil {
 		return err
 	}
-	added, err := p.send(ctx, lo, hi)
-	if err != nil {
-		if p.aboutRow(err) {
-			if _, failed := p.exec(ctx, "ROLLBACK TO SAVEPOINT part; RELEASE SAVEPOINT part"); failed != nil {
-				return failed
-			}
-		}
-		return err
+	added, err := p.copy(ctx, p.tuples, lo, hi, p.target)
+	if err == nil && p.move != "" {
+		added, err = p.exec(ctx, p.move)
 	}
-	if _, err := p.exec(ctx, "RELEASE SAVEPOINT part"); err != nil {
+	if aboutRow(err) {
+		_, failed := p.exec(ctx, "ROLLBACK TO SAVEPOINT part; RELEASE SAVEPOINT part")
+		if failed != nil {
+			return failed
+		}
+	}
+	if err != nil {
 		return err
 	}
 	p.writing.batch.counts.rows += added
 	p.writing.batch.counts.duplicates += hi - lo - added
-	return nil
-}
-
-// send puts rows lo up to hi in and returns how many were not there yet.
-func (p *patient) send(ctx context.Context, lo, hi int) (added int, err error) {
-	if p.clear != "" {
-		if _, err := p.exec(ctx, p.clear); err != nil {
-			return 0, err
-		}
-	}
-	tag, err := p.conn.PgConn().CopyFrom(ctx, p.reader(lo, hi), p.table.copyIn(p.target))
-	if err != nil || p.move == "" {
-		return int(tag.RowsAffected()), err
-	}
-	tag, err = p.exec(ctx, p.move)
-	return int(tag.RowsAffected()), err
+	_, err = p.exec(ctx, "RELEASE SAVEPOINT part")
+	return err
 }

@@ -143,6 +143,9 @@ func judge(err error) verdict {
 	return giveBack
 }
 
+// duplicate is the SQLSTATE of a row that is there already.
+const duplicate = "23505"
+
 // code is err's SQLSTATE, or empty.
 func code(err error) string {
 	var pg *pgconn.PgError

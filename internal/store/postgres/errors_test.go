@@ -25,7 +25,7 @@ func TestExplain(t *testing.T) {
 		{"no host", &net.DNSError{Err: "no such host", Name: "db.invalid", IsNotFound: true}, store.ClassConnection,
 			`no such host "db.invalid"; check --store`, giveBack},
 		{"deadline", fmt.Errorf("timeout: %w", context.DeadlineExceeded), store.ClassConnection, "no answer in time", giveBack},
-		{"closed", io.ErrUnexpectedEOF, store.ClassConnection, "unexpected EOF", giveBack},
+		{"closed", io.ErrUnexpectedEOF, store.ClassConnection, "wrapped: unexpected EOF", giveBack},
 		{"password", sqlstate("28P01", ""), store.ClassPermission, `password refused for user "w"; check --store`, giveBack},
 		{"pg_hba", sqlstate("28000", `no pg_hba.conf entry for host "::1"`), store.ClassPermission,
 			`user "w" refused: no pg_hba.conf entry for host "::1"; check --store and pg_hba.conf`, giveBack},

@@ -124,9 +124,3 @@ func (t *table) has(hour int64) {
 	defer t.mu.Unlock()
 	t.hours[hour] = struct{}{}
 }
-
-func (t *table) forgetPartitions() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	clear(t.hours)
-}

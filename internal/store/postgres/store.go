@@ -147,7 +147,7 @@ func (s *Store) Ready(ctx context.Context) error {
 	var found map[string]entry
 	err := s.with(ctx, func(c *pgx.Conn) (err error) {
 		if err = c.QueryRow(ctx, `SELECT pg_is_in_recovery()`).Scan(&standby); err == nil {
-			found, err = s.tables.load(ctx, c, []string{s.options.Table}, false)
+			found, err = look(ctx, c, []string{s.options.Table})
 		}
 		return err
 	})

@@ -26,12 +26,6 @@ type table struct {
 	hours map[int64]struct{} // hours since 1970 that have a partition
 }
 
-// copyIn is the statement that takes tuples, into the table itself or another
-// of the same columns.
-func (t *table) copyIn(target string) string {
-	return "COPY " + target + " (" + t.layout.names() + ") FROM STDIN BINARY"
-}
-
 // An entry is what is known of a table name.
 type entry struct {
 	table  *table
@@ -82,15 +76,8 @@ func (ts *tables) load(ctx context.Context, c *pgx.Conn, names []string, create 
 		return nil, err
 	}
 	if create {
-		for _, name := range names {
-			if found[name].reason != store.UnknownTable {
-				continue
-			}
-			e, err := makeTable(ctx, c, name)
-			if err != nil {
-				return nil, err
-			}
-			found[name] = e
+		if err := makeTables(ctx, c, names, found); err != nil {
+			return nil, err
 		}
 	}
 	ts.remember(found)
@@ -116,6 +103,25 @@ func (ts *tables) remember(found map[string]entry) {
 	for name, e := range found {
 		ts.byName[name] = e
 	}
+}
+
+// makeTables makes those of names that were not found, until there are as many
+// as a database can bear.
+func makeTables(ctx context.Context, c *pgx.Conn, names []string, found map[string]entry) error {
+	for _, name := range names {
+		if found[name].reason != store.UnknownTable {
+			continue
+		}
+		e, err := makeTable(ctx, c, name)
+		if err != nil {
+			return err
+		}
+		found[name] = e
+		if code(e.err) == configurationLimitExceeded {
+			return nil
+		}
+	}
+	return nil
 }
 
 // makeTable makes a trace table and looks at it.

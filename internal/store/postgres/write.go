@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/seed-452fa805/siptrace/internal/store"
 	"github.com/seed-452fa805/siptrace/pkg/trace"
@@ -23,8 +23,6 @@ func (s *Store) Write(ctx context.Context, events []trace.Event) error {
 		return fmt.Errorf("postgres %s: open for reading: %w", s.server, trace.ErrPermanent)
 	}
 	start := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
-	defer cancel()
 	var b *batch
 	select {
 	case b = <-s.batches:
@@ -35,13 +33,7 @@ func (s *Store) Write(ctx context.Context, events []trace.Event) error {
 		b.reset()
 		s.batches <- b
 	}()
-	err := s.prepare(ctx)
-	if err == nil {
-		err = s.with(ctx, func(c *pgx.Conn) error {
-			w := writing{store: s, batch: b, conn: c}
-			return w.write(ctx, events)
-		})
-	}
+	err := s.write(ctx, b, events)
 	if err != nil {
 		s.failed(err)
 		return err
@@ -49,6 +41,31 @@ func (s *Store) Write(ctx context.Context, events []trace.Event) error {
 	rejected := b.rejections.Rejected()
 	s.metrics.Committed(b.counts.rows, b.counts.duplicates, rejected, start)
 	return b.rejections.Err()
+}
+
+func (s *Store) write(ctx context.Context, b *batch, events []trace.Event) error {
+	if err := s.within(ctx, s.prepare); err != nil {
+		return err
+	}
+	var c *pgxpool.Conn
+	err := s.within(ctx, func(ctx context.Context) (err error) {
+		c, err = s.pool.Acquire(ctx)
+		return err
+	})
+	if err != nil {
+		return s.explain(err)
+	}
+	defer c.Release()
+	w := writing{store: s, batch: b, conn: c.Conn()}
+	return s.explain(w.write(ctx, events))
+}
+
+// within gives a step its time: a server that does not answer holds a batch
+// up no longer.
+func (s *Store) within(ctx context.Context, step func(ctx context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
+	defer cancel()
+	return step(ctx)
 }
 
 func (s *Store) failed(err error) {
@@ -65,7 +82,6 @@ type writing struct {
 	conn  *pgx.Conn
 
 	careful bool // go the careful way
-	last    bool // what fails now is not tried again
 }
 
 // attempts is how often a batch is tried before it is given back.
@@ -75,23 +91,22 @@ const attempts = 4
 // at once is put right and the batch tried again.
 func (w *writing) write(ctx context.Context, events []trace.Event) error {
 	for n := 1; ; n++ {
-		w.last = n == attempts
 		err := w.once(ctx, events)
-		if err == nil || w.last {
+		if err == nil || n == attempts {
 			return err
 		}
 		switch judge(err) {
 		case giveBack:
 			return err
+		case again:
+			w.careful = true
 		case stale:
 			w.store.tables.forget(w.batch.tables()...)
-		case noPartition:
-			for _, t := range w.batch.tuples {
-				t.table.forgetPartitions()
+		case careful, noPartition:
+			w.careful = true
+			if code(err) != duplicate { // has somebody changed the table?
+				w.store.tables.forget(w.batch.tables()...)
 			}
-			w.careful = true
-		case careful, again:
-			w.careful = true
 		}
 	}
 }
@@ -99,44 +114,12 @@ func (w *writing) write(ctx context.Context, events []trace.Event) error {
 // once tries to put events in the database in one transaction.
 func (w *writing) once(ctx context.Context, events []trace.Event) error {
 	w.batch.reset()
-	entries, err := w.entries(ctx, events)
-	if err != nil {
+	if err := w.gather(ctx, events); err != nil {
 		return err
-	}
-	w.batch.fill(events, entries)
-	for _, t := range w.batch.tuples {
-		if err := w.store.addPartitions(ctx, w.conn, t); err != nil {
-			return err
-		}
 	}
 	if len(w.batch.tuples) == 0 {
 		return nil
 	}
-	return w.transact(ctx, func() error {
-		for i, t := range w.batch.tuples {
-			if len(t.at) == 0 {
-				continue
-			}
-			if err := w.put(ctx, i, t); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-// put sends the rows of one table.
-func (w *writing) put(ctx context.Context, i int, t *tuples) error {
-	if w.careful {
-		return w.putCarefully(ctx, i, t)
-	}
-	tag, err := w.conn.PgConn().CopyFrom(ctx, t.reader(0, len(t.at)), t.table.copyIn(t.table.ident))
-	w.batch.counts.rows += int(tag.RowsAffected())
-	return err
-}
-
-// transact runs do in a transaction.
-func (w *writing) transact(ctx context.Context, do func() error) error {
 	begin := "BEGIN"
 	if w.store.options.Relaxed {
 		begin = "BEGIN; SET LOCAL synchronous_commit TO off"
@@ -144,7 +127,7 @@ func (w *writing) transact(ctx context.Context, do func() error) error {
 	if _, err := w.exec(ctx, begin); err != nil {
 		return err
 	}
-	err := do()
+	err := w.put(ctx)
 	if err == nil {
 		_, err = w.exec(ctx, "COMMIT")
 	}
@@ -154,13 +137,68 @@ func (w *writing) transact(ctx context.Context, do func() error) error {
 	return err
 }
 
-// exec runs statements that return no rows and returns the tag of the last.
-func (w *writing) exec(ctx context.Context, sql string) (pgconn.CommandTag, error) {
-	results, err := w.conn.PgConn().Exec(ctx, sql).ReadAll()
-	if err != nil || len(results) == 0 {
-		return pgconn.CommandTag{}, err
+// gather makes the batch's rows, and the partitions that they go to.
+func (w *writing) gather(ctx context.Context, events []trace.Event) error {
+	return w.store.within(ctx, func(ctx context.Context) error {
+		entries, err := w.entries(ctx, events)
+		if err != nil {
+			return err
+		}
+		w.batch.fill(events, entries)
+		for _, t := range w.batch.tuples {
+			if err := w.store.addPartitions(ctx, w.conn, t); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// put sends the rows of every table.
+func (w *writing) put(ctx context.Context) error {
+	for i, t := range w.batch.tuples {
+		if w.careful {
+			p, err := w.patient(ctx, i)
+			if err == nil {
+				err = p.put(ctx)
+			}
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		n, err := w.copy(ctx, t, 0, len(t.at), t.table.ident)
+		if err != nil {
+			return err
+		}
+		w.batch.counts.rows += n
 	}
-	return results[len(results)-1].CommandTag, nil
+	return nil
+}
+
+// copy sends rows lo up to hi of t and returns how many went in.
+func (w *writing) copy(ctx context.Context, t *tuples, lo, hi int, target string) (rows int, err error) {
+	if lo == hi {
+		return 0, nil
+	}
+	err = w.store.within(ctx, func(ctx context.Context) error {
+		tag, err := w.conn.PgConn().CopyFrom(ctx, t.reader(lo, hi), "COPY "+target+" ("+t.table.layout.names()+") FROM STDIN BINARY")
+		rows = int(tag.RowsAffected())
+		return err
+	})
+	return rows, err
+}
+
+// exec runs statements and returns how many rows the first of them was about.
+func (w *writing) exec(ctx context.Context, sql string) (rows int, err error) {
+	err = w.store.within(ctx, func(ctx context.Context) error {
+		results, err := w.conn.PgConn().Exec(ctx, sql).ReadAll()
+		if err == nil && len(results) > 0 {
+			rows = int(results[0].CommandTag.RowsAffected())
+		}
+		return err
+	})
+	return rows, err
 }
 
 // entries returns what is known of each table that events go to.

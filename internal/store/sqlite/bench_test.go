@@ -13,7 +13,7 @@ import (
 
 // Batches of 5,000 through the real schema into a new file.
 func BenchmarkStore_Write(b *testing.B) {
-	s, err := sqlite.Open(b.Context(), filepath.Join(b.TempDir(), "trace.db"), store.Options{Relaxed: testing.Short()})
+	s, err := sqlite.Open(b.Context(), filepath.Join(b.TempDir(), "trace.db"), store.Options{})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -29,4 +29,13 @@ func BenchmarkStore_Write(b *testing.B) {
 		size += len(events)
 	}
 	b.ReportMetric(float64(size)/b.Elapsed().Seconds(), "rows/s")
+}
+
+func BenchmarkStore_Find(b *testing.B) {
+	s, err := sqlite.Open(b.Context(), filepath.Join(b.TempDir(), "trace.db"), store.Options{Relaxed: true})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	storetest.BenchmarkFind(b, s)
 }

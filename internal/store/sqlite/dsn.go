@@ -20,28 +20,27 @@ const (
 
 // writerDSN is for the connection that writes. It makes the file.
 func writerDSN(path, synchronous string) string {
-	return dsn(path, "rwc",
-		pragma("page_size", pageSize),
-		pragma("wal_autocheckpoint", checkpoint),
-		pragma("cache_size", -writerCache),
-		"journal_mode(WAL)",
-		"synchronous("+synchronous+")",
-	)
+	return dsn(path, url.Values{
+		"mode":          {"rwc"},
+		"_txlock":       {"immediate"},
+		"_journal_mode": {"WAL"}, // applied after page_size, which it settles for good
+		"_synchronous":  {synchronous},
+		"_pragma":       {pragma("page_size", pageSize), pragma("wal_autocheckpoint", checkpoint), pragma("cache_size", -writerCache)},
+	})
 }
 
 // readerDSN is for connections that only read. They never make the file.
 func readerDSN(path string) string {
-	return dsn(path, "ro", pragma("cache_size", -readerCache), "query_only(1)")
+	return dsn(path, url.Values{
+		"mode":        {"ro"},
+		"_query_only": {"on"},
+		"_pragma":     {pragma("cache_size", -readerCache)},
+	})
 }
 
-func dsn(path, mode string, pragmas ...string) string {
-	q := url.Values{
-		"mode":          {mode},
-		"_busy_timeout": {strconv.Itoa(busyTimeout)},
-		"_txlock":       {"immediate"},
-		"_pragma":       pragmas,
-	}
-	return fileURI(path) + "?" + q.Encode()
+func dsn(path string, parameters url.Values) string {
+	parameters.Set("_busy_timeout", strconv.Itoa(busyTimeout))
+	return fileURI(path) + "?" + parameters.Encode()
 }
 
 // fileURI is path, which is absolute, as SQLite reads it; any character may be in it.
@@ -50,7 +49,7 @@ func fileURI(path string) string {
 	if !strings.HasPrefix(path, "/") {
 		path = "/" + path // a drive letter
 	}
-	return (&url.URL{Scheme: "file", Path: path, OmitHost: false}).String()
+	return (&url.URL{Scheme: "file", Path: path}).String()
 }
 
 func pragma(name string, n int) string { return name + "(" + strconv.Itoa(n) + ")" }

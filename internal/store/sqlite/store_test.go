@@ -6,10 +6,14 @@ import (
 	"path/filepath"
 	"testing"
 
+	"go.uber.org/goleak"
+
 	"github.com/seed-452fa805/siptrace/internal/store"
 	"github.com/seed-452fa805/siptrace/internal/store/sqlite"
 	"github.com/seed-452fa805/siptrace/internal/store/storetest"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestStore(t *testing.T) { storetest.Run(t, open) }
 

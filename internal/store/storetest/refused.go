@@ -9,7 +9,9 @@ import (
 	"github.com/seed-452fa805/siptrace/pkg/trace"
 )
 
-func testRefused(t *testing.T, open Open) {
+// Refused runs the part of the suite that is about rows which a database
+// refuses, for databases that have several ways to do so.
+func Refused(t *testing.T, open Open) {
 	const poison = "poison@b"
 	for _, batch := range []struct {
 		name  string

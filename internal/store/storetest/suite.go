@@ -38,11 +38,12 @@ type Open func(t *testing.T, o store.Options) Database
 func Run(t *testing.T, open Open) {
 	t.Run("Write", func(t *testing.T) { testWrite(t, open) })
 	t.Run("Messages", func(t *testing.T) { testMessages(t, open) })
-	t.Run("Refused", func(t *testing.T) { testRefused(t, open) })
+	t.Run("Refused", func(t *testing.T) { Refused(t, open) })
 	t.Run("Tables", func(t *testing.T) { testTables(t, open) })
 	t.Run("Times", func(t *testing.T) { testTimes(t, open) })
 	t.Run("Find", func(t *testing.T) { testFind(t, open) })
 	t.Run("Schema", func(t *testing.T) { testSchema(t, open) })
+	t.Run("Retain", func(t *testing.T) { testRetain(t, open) })
 }
 
 // anyTime lets a store take whatever time a test comes up with.

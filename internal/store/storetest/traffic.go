@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"strconv"
 	"time"
 
 	"github.com/seed-452fa805/siptrace/pkg/trace"
@@ -131,10 +132,10 @@ func (s *step) append(b []byte, c *call) []byte {
 	b = append(append(b, c.from...), "@192.0.2.17:5060;transport=udp>\r\nTo: <sip:+"...)
 	b = append(append(b, c.to...), "@example.com;user=phone>"...)
 	if s.back {
-		b = fmt.Appendf(append(b, ";tag="...), "as%08x", c.tag)
+		b = strconv.AppendUint(append(b, ";tag=as"...), uint64(c.tag), 16)
 	}
 	b = append(append(append(b, "\r\nFrom: \"Alice Example\" <sip:+"...), c.from...), "@example.com;user=phone>;tag="...)
-	b = fmt.Appendf(b, "gK%08x", c.tag)
+	b = strconv.AppendUint(append(b, "gK"...), uint64(c.tag), 16)
 	b = append(append(b, "\r\nCall-ID: "...), c.id...)
 	b = append(append(append(append(b, "\r\nCSeq: "...), s.cseq...), ' '), s.method...)
 	b = append(b, "\r\nAllow: INVITE, ACK, CANCEL, OPTIONS, BYE, REFER, SUBSCRIBE, NOTIFY, INFO, UPDATE, PRACK, MESSAGE"+
@@ -142,9 +143,18 @@ func (s *step) append(b []byte, c *call) []byte {
 	if s.body != "" {
 		b = append(b, "\r\nContent-Type: application/sdp"...)
 	}
-	b = fmt.Appendf(b, "\r\nContent-Length: %d\r\n\r\n", len(s.body))
-	return append(b, s.body...)
+	b = strconv.AppendInt(append(b, "\r\nContent-Length: "...), int64(len(s.body)), 10)
+	return append(append(b, "\r\n\r\n"...), s.body...)
 }
 
 const offer = "v=0\r\no=- 1783902 1783902 IN IP4 192.0.2.17\r\ns=-\r\nc=IN IP4 192.0.2.17\r\nt=0 0\r\nm=audio 16384 RTP/AVP 8 0 101\r\n" +
 	"a=rtpmap:8 PCMA/8000\r\na=rtpmap:0 PCMU/8000\r\na=rtpmap:101 telephone-event/8000\r\na=fmtp:101 0-16\r\na=ptime:20\r\na=sendrecv\r\n"
+
+// CallIDs returns the Call-IDs of the calls in progress.
+func (t *Traffic) CallIDs() []string {
+	ids := make([]string, len(t.calls))
+	for i := range t.calls {
+		ids[i] = t.calls[i].id
+	}
+	return ids
+}

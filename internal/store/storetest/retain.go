@@ -1,0 +1,108 @@
+package storetest
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/seed-452fa805/siptrace/internal/store"
+	"github.com/seed-452fa805/siptrace/pkg/trace"
+)
+
+func testRetain(t *testing.T, open Open) {
+	const day = 24 * time.Hour
+	now := time.Now().UTC().Truncate(time.Second)
+	var events []trace.Event // one a day, the oldest first
+	for age := 6; age >= 0; age-- {
+		events = append(events, event("a@b", 0, func(e *trace.Event) { e.Time = now.Add(-time.Duration(age) * day) }))
+	}
+	t.Run("drops what is older than the age, give or take a day", func(t *testing.T) {
+		s := open(t, store.Options{})
+		write(t, s, events...)
+		for range 2 {
+			dropped, err := s.Schema.Retain(t.Context(), store.Retention{Age: 3*day + time.Hour})
+			if err != nil {
+				t.Fatal(err)
+			}
+			left := find(t, s, trace.Query{})
+			if len(left) < 4 || len(left) > 5 {
+				t.Errorf("%d events left, dropped %q, want 4 or 5 left", len(left), dropped)
+			}
+			wantFound(t, s, trace.Query{}, events[len(events)-len(left):]...)
+		}
+	})
+	t.Run("drops the oldest above the size, but not the last 24 hours", func(t *testing.T) {
+		s := open(t, store.Options{})
+		write(t, s, events...)
+		if _, err := s.Schema.Retain(t.Context(), store.Retention{Bytes: 1 << 40}); err != nil {
+			t.Fatal(err)
+		}
+		wantFound(t, s, trace.Query{}, events...)
+		dropped, err := s.Schema.Retain(t.Context(), store.Retention{Bytes: 1})
+		if err != nil || len(dropped) == 0 {
+			t.Fatalf("dropped %q, %v", dropped, err)
+		}
+		left := find(t, s, trace.Query{})
+		if len(left) < 1 || len(left) > 2 {
+			t.Errorf("%d events left, want 1 or 2", len(left))
+		}
+		wantFound(t, s, trace.Query{}, events[len(events)-len(left):]...)
+	})
+	t.Run("drops from the one table it is told", func(t *testing.T) {
+		s := open(t, store.Options{})
+		if err := s.Schema.CreateTable(t.Context(), "other"); err != nil {
+			t.Fatal(err)
+		}
+		old := events[0]
+		old.Table = "other"
+		write(t, s, events[0], old)
+		if _, err := s.Schema.Retain(t.Context(), store.Retention{Table: "other", Age: day}); err != nil {
+			t.Fatal(err)
+		}
+		wantFound(t, s, trace.Query{}, events[0])
+		wantFound(t, s, trace.Query{Table: "other"})
+	})
+	t.Run("takes what comes for a time that was dropped", func(t *testing.T) {
+		s := open(t, store.Options{})
+		write(t, s, events...)
+		if _, err := s.Schema.Retain(t.Context(), store.Retention{Age: day}); err != nil {
+			t.Fatal(err)
+		}
+		write(t, s, events...)
+		wantFound(t, s, trace.Query{}, events...)
+	})
+	t.Run("does not disturb who writes", func(t *testing.T) {
+		s := open(t, store.Options{})
+		write(t, s, events...)
+		ctx, stop := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		written, failed := 0, error(nil)
+		wg.Go(func() {
+			traffic := NewTraffic(1, now.Add(-time.Hour))
+			for ctx.Err() == nil && failed == nil {
+				batch := traffic.Events(20)
+				failed = s.Write(t.Context(), batch)
+				written += len(batch)
+			}
+		})
+		_, err := s.Schema.Retain(t.Context(), store.Retention{Age: 2 * day})
+		stop()
+		wg.Wait()
+		if err := errors.Join(err, failed); err != nil {
+			t.Fatal(err)
+		}
+		if got := len(find(t, s, trace.Query{From: now.Add(-2 * time.Hour)})); got != written+1 {
+			t.Errorf("%d events of the last hours, want %d", got, written+1)
+		}
+	})
+	t.Run("refuses to drop everything", func(t *testing.T) {
+		s := open(t, store.Options{})
+		for _, r := range []store.Retention{{}, {Age: -1}, {Bytes: -1}, {Age: day, Table: "x; DROP TABLE sip_trace"}} {
+			if _, err := s.Schema.Retain(t.Context(), r); err == nil {
+				t.Errorf("Retain took %+v", r)
+			}
+		}
+	})
+}
