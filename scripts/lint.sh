@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-unformatted=$(gofmt -l cmd internal pkg schema)
+unformatted=$(gofmt -l cmd examples internal pkg schema)
 if [ -n "$unformatted" ]; then
 	echo "not formatted, run gofmt -w:" >&2
 	echo "$unformatted" >&2

@@ -58,6 +58,8 @@ type Service interface {
 	Validate() error
 	// Module wires the service; its constructors open what they need.
 	Module() fx.Option
+	// check reads what the flags name, files above all, and starts nothing.
+	check() error
 	// common are the flags all services have.
 	common() *ServiceFlags
 	// defaultHTTP is where the service answers operators: each kind at a port
@@ -97,6 +99,9 @@ func Main(name, description string, s Service, args []string, stdout, stderr io.
 		return ExitCode(name, UsageError{err}, stderr)
 	}
 	if c.Check {
+		if err := errors.Join(c.BusFlags.check(name), s.check()); err != nil {
+			return ExitCode(name, err, stderr)
+		}
 		fmt.Fprintf(stdout, "%s: configuration is good\n", name)
 		return ExitDone
 	}

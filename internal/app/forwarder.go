@@ -17,7 +17,7 @@ import (
 
 // ForwarderFlags are what makes a hep-forwarder.
 type ForwarderFlags struct {
-	To     []string `help:"Where every event goes, repeatable, each with a consumer of its own: hep+udp://host:9060?version=3, hep+tcp://host, hep+tls://host, sip+udp://host:5060?xheaders=1, sip:10.1.1.1:5888." placeholder:"URL"`
+	To     []string `help:"Where every event goes, repeatable, each with a consumer of its own: hep+udp://host:9060?version=3, hep+tcp://host, hep+tls://host, sip+udp://host:5060?xheaders=1, sip:10.1.1.1:5888." sep:"none" placeholder:"URL"`
 	Allow  []string `help:"Where events may send themselves, repeatable: addresses, networks or host names. Without it destinations named by events are refused." placeholder:"NET"`
 	Linger Duration `help:"Longest wait for a batch to fill." default:"20ms"`
 	Start  string   `help:"What a new destination gets first: all that the stream holds, or only what is new." enum:"all,new" default:"new"`
@@ -40,6 +40,24 @@ func (o *ForwarderOptions) Validate() error {
 	}
 	_, err := o.destinations()
 	return err
+}
+
+// check reads the files that destinations name.
+func (o *ForwarderOptions) check() error {
+	destinations, err := o.destinations()
+	if err != nil {
+		return err
+	}
+	for _, d := range destinations {
+		s, err := forward.Open(d, forward.Options{}, nil, slog.New(slog.DiscardHandler))
+		if err != nil {
+			return err
+		}
+		if err := s.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // destinations reads --to; two that are the same are a mistake.
@@ -74,7 +92,7 @@ func ForwarderModule(f ForwarderFlags, conn bus.Options, streams bus.StreamConfi
 	return fx.Module("hep-forwarder",
 		fx.Supply(f, fx.Private),
 		connect(conn, streams),
-		fx.Provide(fx.Private, openLines),
+		fx.Provide(fx.Private, newFellows, openLines),
 		fx.Provide(fx.Annotate(
 			func(ls []line) telemetry.Check { return telemetry.Check{Name: "destinations", Func: checkLines(ls)} },
 			fx.ResultTags(`group:"checks"`),
@@ -106,7 +124,7 @@ func durableOf(d forward.Destination) string {
 
 // openLines makes a line for each destination, and one for the events that
 // name their own where that is allowed.
-func openLines(lc fx.Lifecycle, c *bus.Conn, f ForwarderFlags, reg prometheus.Registerer, log *slog.Logger) ([]line, error) {
+func openLines(lc fx.Lifecycle, c *bus.Conn, f ForwarderFlags, fellows *fellows, reg prometheus.Registerer, log *slog.Logger) ([]line, error) {
 	destinations, err := f.destinations()
 	if err != nil {
 		return nil, err
@@ -128,7 +146,7 @@ func openLines(lc fx.Lifecycle, c *bus.Conn, f ForwarderFlags, reg prometheus.Re
 		return nil
 	}
 	for _, d := range destinations {
-		sink, err := forward.Open(d, forward.Options{SkipAddressed: true}, reg, log)
+		sink, err := forward.Open(d, forward.Options{SkipAddressed: true, Guard: fellows}, reg, log)
 		if err != nil {
 			return nil, err
 		}
@@ -141,7 +159,7 @@ func openLines(lc fx.Lifecycle, c *bus.Conn, f ForwarderFlags, reg prometheus.Re
 		if err != nil {
 			return nil, err
 		}
-		sink, err := forward.NewAddressed(allow, forward.Options{}, reg, log)
+		sink, err := forward.NewAddressed(allow, forward.Options{Guard: fellows}, reg, log)
 		if err != nil {
 			return nil, err
 		}
@@ -165,11 +183,11 @@ func checkLines(lines []line) func(context.Context) error {
 }
 
 // runForwarder runs the bus into every destination; none waits for another.
-func runForwarder(lc fx.Lifecycle, sd fx.Shutdowner, c *bus.Conn, lines []line, gather *prometheus.Registry, log *slog.Logger) {
+func runForwarder(lc fx.Lifecycle, sd fx.Shutdowner, c *bus.Conn, fellows *fellows, lines []line, gather *prometheus.Registry, log *slog.Logger) {
 	for _, l := range lines {
 		runner(lc, sd, log, "consumer "+l.name, func(ctx context.Context) error {
 			log.Info("forwarding", "to", l.to, "durable", l.name)
-			return l.src.Run(ctx, l.sink)
+			return l.src.Run(ctx, fellows.before(l.sink))
 		})
 	}
 	serveNode(lc, c, gather, log, bus.NodeInfo{Service: "hep-forwarder", Name: hostname()}, nodeReport{
@@ -181,5 +199,6 @@ func runForwarder(lc fx.Lifecycle, sd fx.Shutdowner, c *bus.Conn, lines []line, 
 			"dropped":  "siptrace_stream_expired_unread_total",
 		},
 		checks: []telemetry.Check{{Name: "destinations", Func: checkLines(lines)}},
+		sends:  fellows.sends,
 	})
 }

@@ -26,16 +26,27 @@ func (f *BusFlags) Options(name string) bus.Options {
 	return bus.Options{URL: f.NATS, Name: name, Creds: f.Creds, NKeySeed: f.NKey, CA: f.TLSCA, Cert: f.TLSCert, Key: f.TLSKey}
 }
 
+// check reads the files that the flags name.
+func (f *BusFlags) check(name string) error {
+	c, err := bus.Connect(f.Options(name), slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	c.Close()
+	return nil
+}
+
 // StreamFlags are the limits of the streams, where this process makes them;
 // what exists already is left as it is.
 type StreamFlags struct {
+	MakeStreams    bool     `help:"Make the streams where they are missing; not for a user who may not, as docs/security.md has them." default:"true" negatable:""`
 	StreamReplicas int      `help:"Copies of each stream, where this process makes them: 1, or 3 on a cluster." default:"1" placeholder:"N"`
 	StreamAge      Duration `help:"How long the stream keeps events, where this process makes it." default:"2d" placeholder:"DURATION"`
 	StreamMax      Size     `help:"How much the stream keeps, where this process makes it; 0 is 10GiB, or less where the server has less room." default:"0" placeholder:"SIZE"`
 }
 
 func (f *StreamFlags) streams() bus.StreamConfig {
-	return bus.StreamConfig{Replicas: f.StreamReplicas, MaxAge: time.Duration(f.StreamAge), MaxBytes: int64(f.StreamMax)}
+	return bus.StreamConfig{Leave: !f.MakeStreams, Replicas: f.StreamReplicas, MaxAge: time.Duration(f.StreamAge), MaxBytes: int64(f.StreamMax)}
 }
 
 // connect provides the connection of one service and its check.

@@ -9,12 +9,17 @@ import (
 	"go.uber.org/fx"
 
 	"github.com/seed-452fa805/siptrace/internal/bus"
+	"github.com/seed-452fa805/siptrace/internal/rules"
 	"github.com/seed-452fa805/siptrace/internal/telemetry"
 )
 
 // A nodeReport is what a service tells ctl status about itself.
 type nodeReport struct {
-	gate   *Gate             // nil for services that the global state does not concern
+	gate  *Gate         // nil for services that the global state does not concern
+	rules *rules.Engine // likewise
+
+	listens, sends func() []string // where it takes events, and how it sends plain SIP; nil is nowhere
+
 	counts map[string]string // key of the report: prefix of the metrics that it sums up
 	checks []telemetry.Check
 }
@@ -44,6 +49,15 @@ func (r nodeReport) status(reg prometheus.Gatherer, log *slog.Logger) bus.NodeSt
 	if r.gate != nil {
 		st.StateOn, st.Revision = r.gate.Open(), r.gate.Revision()
 	}
+	if r.rules != nil {
+		st.Rules = ruleStatuses(r.rules)
+	}
+	if r.listens != nil {
+		st.Listens = r.listens()
+	}
+	if r.sends != nil {
+		st.Sends = r.sends()
+	}
 	totals, err := counters(reg)
 	if err != nil {
 		log.Warn("metrics not gathered", "err", err)
@@ -57,7 +71,7 @@ func (r nodeReport) status(reg prometheus.Gatherer, log *slog.Logger) bus.NodeSt
 	return st
 }
 
-// counters returns the sum of every counter over its labels.
+// counters returns the sum of every counter and gauge over its labels.
 func counters(reg prometheus.Gatherer) (map[string]uint64, error) {
 	families, err := reg.Gather()
 	totals := make(map[string]uint64, len(families))
@@ -65,6 +79,9 @@ func counters(reg prometheus.Gatherer) (map[string]uint64, error) {
 		for _, m := range f.GetMetric() {
 			if c := m.GetCounter(); c != nil {
 				totals[f.GetName()] += uint64(c.GetValue())
+			}
+			if g := m.GetGauge(); g != nil {
+				totals[f.GetName()] += uint64(max(0, g.GetValue()))
 			}
 		}
 	}

@@ -23,12 +23,20 @@ type UpFlags struct {
 	DryFlags
 	LogFlags
 	Dir        string   `help:"Folder for the stream and the database, siptrace.db in it." default:"${dir}" placeholder:"DIR"`
-	In         []string `help:"Where traced messages come from, repeatable; see tap --help." default:"hep+udp://127.0.0.1:9060,hep+tcp://127.0.0.1:9060" placeholder:"URL"`
+	In         []string `help:"Where traced messages come from, repeatable; see tap --help. Default: HEP over UDP and TCP at 127.0.0.1:9060." sep:"none" placeholder:"URL"`
 	NATSListen string   `name:"nats-listen" help:"Where the embedded NATS listens for ctl and other services." default:"127.0.0.1:4222" placeholder:"HOST:PORT"`
 	HTTP       string   `name:"http" help:"Address for /metrics, /healthz and /readyz; empty for none." default:"127.0.0.1:9080" placeholder:"HOST:PORT"`
 	StreamMax  Size     `help:"How much the stream keeps; 0 is 10GiB, or less where the disk has less room." default:"0" placeholder:"SIZE"`
 	StreamAge  Duration `help:"How long the stream keeps events." default:"2d" placeholder:"DURATION"`
 	AgentName  string   `name:"agent-name" help:"The tap's name. Default: the host's name." placeholder:"NAME"`
+}
+
+// AfterApply fills in what is listened to unless told otherwise.
+func (f *UpFlags) AfterApply() error {
+	if len(f.In) == 0 {
+		f.In = []string{"hep+udp://127.0.0.1:9060", "hep+tcp://127.0.0.1:9060"}
+	}
+	return nil
 }
 
 // Validate reports the first wrong value.
@@ -81,7 +89,7 @@ func Up(ctx context.Context, f UpFlags, self string, w io.Writer, log *slog.Logg
 	conn := func(name string) bus.Options {
 		return bus.Options{URL: server.ClientURL(), Name: name, InProcess: server}
 	}
-	tap := TapFlags{In: f.In, Mode: "all", AgentName: f.AgentName, Buffer: 64 << 20, Compress: bus.CompressS2, Data: f.Dir}
+	tap := TapFlags{In: f.In, Mode: "all", AgentName: f.AgentName, Buffer: 64 << 20, Compress: bus.CompressS2, Data: f.Dir, SpoolFlags: SpoolFlags{Spool: "off"}}
 	writer := WriterFlags{
 		Store: "sqlite:" + f.Database(), Table: "sip_trace", Durable: "db-writer", Batch: 5000,
 		Linger: Duration(200 * time.Millisecond), Connections: 1, AutoSchema: true, CreateTables: true, Partition: "day", Durability: "full",
@@ -135,15 +143,19 @@ func welcome(w io.Writer, f UpFlags, self, nats string) {
 	if !strings.HasSuffix(nats, "127.0.0.1:4222") {
 		server = " --nats " + nats
 	}
+	metrics := "none, for --http is empty"
+	if f.HTTP != "" {
+		metrics = "http://" + f.HTTP + "/metrics"
+	}
 	fmt.Fprintf(w, `siptrace is up
 
   send HEP to     %s
   NATS            %s
   database        %s
-  metrics         http://%s/metrics
+  metrics         %s
 
 type next, in another terminal:
-`, strings.Join(f.In, "\n                  "), nats, store, f.HTTP)
+`, strings.Join(f.In, "\n                  "), nats, store, metrics)
 	for _, next := range []struct{ command, flags, what string }{
 		{"demo", demoTarget(f.In), "send a few calls"},
 		{"tail", server, "watch messages as they come"},

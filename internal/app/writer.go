@@ -27,6 +27,8 @@ type WriterFlags struct {
 	AutoSchema   bool     `help:"Apply the schema at start when it is missing." default:"true" negatable:""`
 	CreateTables bool     `help:"Make tables that events name and that do not exist; else such events are rejected." negatable:""`
 	Partition    string   `help:"PostgreSQL: time span of one partition, day or hour." enum:"day,hour" default:"day"`
+	Keep         Duration `help:"Drop what was captured longer ago: 30d; without it nothing is dropped by age. PostgreSQL drops whole partitions." placeholder:"DURATION"`
+	MaxSize      Size     `help:"Drop the oldest when the tables hold more: 500GB; the last 24 hours stay at any rate. 0 is no limit." default:"0" placeholder:"SIZE"`
 	Durability   string   `help:"full: a commit waits for the disk; relaxed: it does not (synchronous_commit=off)." enum:"full,relaxed" default:"full"`
 }
 
@@ -47,6 +49,9 @@ func (o *WriterOptions) Validate() error {
 	}
 	return o.WriterFlags.validate()
 }
+
+// check has nothing to read: a database is connected to, and that may wait.
+func (o *WriterOptions) check() error { return nil }
 
 func (f *WriterFlags) validate() error {
 	if f.Store == "" {
@@ -94,7 +99,7 @@ func WriterModule(f WriterFlags, conn bus.Options, streams bus.StreamConfig) fx.
 			},
 			fx.ResultTags(`group:"checks,flatten"`),
 		)),
-		fx.Invoke(maintain, runWriter),
+		fx.Invoke(maintain, retain, runWriter),
 	)
 }
 
@@ -135,6 +140,41 @@ func maintain(lc fx.Lifecycle, sd fx.Shutdowner, s store.Store, log *slog.Logger
 			}
 		}
 	})
+}
+
+// retainEvery is how often a writer looks for what is not to be kept.
+const retainEvery = 30 * time.Minute
+
+// retain drops what is too old or too much. Of many writers one does it.
+func retain(lc fx.Lifecycle, sd fx.Shutdowner, f WriterFlags, log *slog.Logger) error {
+	r := store.Retention{Age: time.Duration(f.Keep), Bytes: int64(f.MaxSize)}
+	if r.Age == 0 && r.Bytes == 0 {
+		return nil
+	}
+	s, err := open.Schema(f.Store)
+	if err != nil {
+		return err
+	}
+	lc.Append(fx.StopHook(s.Close))
+	runner(lc, sd, log, "retention", func(ctx context.Context) error {
+		for {
+			dropped, err := s.Retain(ctx, r)
+			for _, d := range dropped {
+				log.Info("dropped what is not to be kept", "what", d)
+			}
+			switch {
+			case err == nil, errors.Is(err, store.ErrRetaining), ctx.Err() != nil:
+			default:
+				log.Warn("old data not dropped, trying again", "in", retainEvery, "err", err)
+			}
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(retainEvery):
+			}
+		}
+	})
+	return nil
 }
 
 // runWriter runs the bus into the database.

@@ -18,7 +18,7 @@ type goal struct {
 	peers []peer
 }
 
-// A peer is another program with its figure, taken on two EPYC cores.
+// A peer is another program with its known figure, which is not measured here.
 type peer struct {
 	name   string
 	figure float64

@@ -17,9 +17,14 @@ import (
 const (
 	childDir    = "SIPTRACE_TEST_NATSD_DIR"
 	childListen = "SIPTRACE_TEST_NATSD_LISTEN"
+	childConfig = "SIPTRACE_TEST_NATSD_CONFIG" // a configuration file instead of both
 )
 
 func TestMain(m *testing.M) {
+	if file := os.Getenv(childConfig); file != "" {
+		serveConfigAsChild(file)
+		return
+	}
 	if dir := os.Getenv(childDir); dir != "" {
 		serveAsChild(dir, os.Getenv(childListen))
 		return
@@ -38,13 +43,32 @@ func serveAsChild(dir, listen string) {
 	_, _ = os.Stdin.Read(make([]byte, 1)) // until the parent is gone
 }
 
+// serveConfigAsChild runs the server that a configuration file describes.
+func serveConfigAsChild(file string) {
+	ns, err := configuredServer(file)
+	if err != nil {
+		os.Stdout.WriteString("error " + err.Error() + "\n")
+		os.Exit(1)
+	}
+	defer func() { ns.Shutdown(); ns.WaitForShutdown() }()
+	os.Stdout.WriteString("ready\n")
+	_, _ = os.Stdin.Read(make([]byte, 1)) // until the parent is gone
+}
+
 type childServer struct{ kill func() }
 
 // startChildServer returns when the server accepts clients.
 func startChildServer(t *testing.T, dir, listen string) childServer {
 	t.Helper()
+	return startChild(t, childDir+"="+dir, childListen+"="+listen)
+}
+
+// startChild runs this binary with an environment that tells it which server
+// to be.
+func startChild(t *testing.T, env ...string) childServer {
+	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), childDir+"="+dir, childListen+"="+listen)
+	cmd.Env = append(os.Environ(), env...)
 	cmd.Stderr = t.Output()
 	in, err := cmd.StdinPipe()
 	if err != nil {

@@ -73,9 +73,22 @@ type Consumer struct {
 	metrics *consumeMetrics
 	warn    throttle
 
-	mu       sync.Mutex
+	turns   chan struct{} // one for each batch that is being written
+	mu      sync.Mutex
+	waiting error // why nothing is read now; nil while all is well
+	readers []*reader
+}
+
+// A reader reads one stream: the only one, or that of a shard.
+type reader struct {
+	*Consumer
+	stream  string
+	filters []string
+
+	// Guarded by the lock of the consumer.
 	position position
-	waiting  error // why nothing is read now; nil while all is well
+	waiting  error // why it reads nothing now
+	lag      lag
 }
 
 // NewConsumer returns a consumer; [Consumer.Run] reads.
@@ -91,9 +104,13 @@ func NewConsumer(conn *Conn, o ConsumerOptions, rejects *Rejects, reg prometheus
 		log:     log.With("durable", o.Durable),
 		metrics: newConsumeMetrics(reg, o),
 		warn:    throttle{every: time.Second},
+		turns:   make(chan struct{}, o.Workers),
 		waiting: errors.New("not started"),
 	}, nil
 }
+
+// errResharded says that the events are in other streams now.
+var errResharded = errors.New("events are spread over other streams")
 
 // errGone says that the durable consumer is not there any more, or never was.
 var errGone = errors.New("durable consumer is gone")
@@ -102,18 +119,121 @@ var errGone = errors.New("durable consumer is gone")
 // waits for NATS and the stream, and makes the durable where it is missing. The
 // error is one that waiting cannot cure.
 func (c *Consumer) Run(ctx context.Context, sink trace.Sink) error {
+	defer c.conn.flush() // the last acknowledgements
 	for ctx.Err() == nil {
-		jc, err := c.bind(ctx)
-		if err != nil {
-			return err
-		}
-		if jc == nil {
+		names := c.learn(ctx)
+		if len(names) == 0 {
 			break
 		}
-		c.setWaiting(nil)
-		c.read(ctx, jc, sink)
+		if err := c.runShards(ctx, names, c.inTurn(sink)); !errors.Is(err, errResharded) {
+			return err
+		}
 	}
-	c.conn.flush() // the last acknowledgements
+	return nil
+}
+
+// inTurn lets sink be written to by no more than the wanted number of workers,
+// whatever the number of shards.
+func (c *Consumer) inTurn(sink trace.Sink) trace.Sink {
+	return trace.SinkFunc(func(ctx context.Context, events []trace.Event) error {
+		select {
+		case c.turns <- struct{}{}:
+			defer func() { <-c.turns }()
+			return sink.Write(ctx, events)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
+}
+
+// learn returns the streams there are, as soon as there are any; none when ctx
+// has ended.
+func (c *Consumer) learn(ctx context.Context) []string {
+	for pause := minBackoff; ; pause = min(2*pause, maxBackoff) {
+		if c.conn.await(ctx) != nil {
+			return nil
+		}
+		names, err := c.eventStreams(ctx)
+		if err == nil || ctx.Err() != nil {
+			return names
+		}
+		c.setWaiting(err)
+		if n, ok := c.warn.allow(time.Now()); ok {
+			c.log.Warn("waiting for the stream", "stream", StreamName, "count", n, "err", plain(err))
+		}
+		sleep(ctx, pause)
+	}
+}
+
+func (c *Consumer) eventStreams(ctx context.Context) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	return c.conn.eventStreams(ctx)
+}
+
+// runShards reads every stream until ctx ends, or until one cannot be read for
+// a reason that waiting does not cure.
+func (c *Consumer) runShards(ctx context.Context, names []string, sink trace.Sink) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	readers := c.setReaders(names)
+	var wg sync.WaitGroup
+	for _, r := range readers {
+		wg.Go(func() {
+			if err := r.run(ctx, names, sink); err != nil {
+				stop(err)
+			}
+		})
+	}
+	if len(readers) == 0 {
+		<-ctx.Done() // none of the streams has what is wanted
+	}
+	wg.Wait()
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return nil
+}
+
+// setReaders makes a reader for each stream, or takes the one there was.
+func (c *Consumer) setReaders(names []string) []*reader {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.waiting = nil
+	old := c.readers
+	c.readers = nil
+	for shard, name := range names {
+		var filters []string
+		for _, subject := range c.opts.FilterSubjects {
+			if f, ok := filterOf(subject, shard, len(names)); ok {
+				filters = append(filters, f)
+			}
+		}
+		if len(filters) == 0 {
+			continue // nothing of this shard is wanted
+		}
+		r := &reader{Consumer: c, stream: name, filters: filters}
+		for _, o := range old {
+			if o.stream == name {
+				r.position = o.position
+			}
+		}
+		r.waiting = errors.New("not started")
+		c.readers = append(c.readers, r)
+	}
+	return c.readers
+}
+
+// run reads the stream until ctx ends.
+func (r *reader) run(ctx context.Context, names []string, sink trace.Sink) error {
+	for ctx.Err() == nil {
+		jc, err := r.bind(ctx, names)
+		if err != nil || jc == nil {
+			return err
+		}
+		r.setWaiting(nil)
+		r.read(ctx, jc, sink)
+	}
 	return nil
 }
 
@@ -124,10 +244,20 @@ func (c *Consumer) Check(ctx context.Context) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.waiting != nil {
-		return fmt.Errorf("consumer %s: %w", c.opts.Durable, plain(c.waiting))
+	waiting := c.waiting
+	for _, r := range c.readers {
+		waiting = cmp.Or(waiting, r.waiting)
+	}
+	if waiting != nil {
+		return fmt.Errorf("consumer %s: %w", c.opts.Durable, plain(waiting))
 	}
 	return nil
+}
+
+func (r *reader) setWaiting(why error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.waiting = why
 }
 
 func (c *Consumer) setWaiting(why error) {
@@ -137,49 +267,63 @@ func (c *Consumer) setWaiting(why error) {
 }
 
 // read runs the workers until ctx ends or the durable is gone.
-func (c *Consumer) read(ctx context.Context, jc jetstream.Consumer, sink trace.Sink) {
+func (r *reader) read(ctx context.Context, jc jetstream.Consumer, sink trace.Sink) {
 	life, end := context.WithCancel(ctx)
 	defer end()
-	c.poll(life, jc) // before anything is read: what has expired meanwhile is still to be seen
+	r.poll(life, jc) // before anything is read: what has expired meanwhile is still to be seen
 	var wg sync.WaitGroup
-	for range c.opts.Workers {
-		w := newWorker(c, jc, sink)
+	for range r.opts.Workers {
+		w := newWorker(r, jc, sink)
 		wg.Go(func() {
 			defer end() // one that finds the durable gone stops all
 			w.run(ctx, life)
 		})
 	}
-	wg.Go(func() { c.watchLag(life, jc) })
+	wg.Go(func() { r.watchLag(life, jc) })
 	wg.Wait()
 }
 
 // Ensure makes the durable consumer if it is missing, for workers that may only
 // use it. It waits for nothing.
 func (c *Consumer) Ensure(ctx context.Context) error {
-	jc, err := c.bindOnce(ctx)
+	names, err := c.eventStreams(ctx)
 	if err != nil {
 		return fmt.Errorf("consumer %s: %w", c.opts.Durable, err)
 	}
-	return c.verify(jc)
+	for _, r := range c.setReaders(names) {
+		jc, err := r.bindOnce(ctx)
+		if err == nil {
+			err = r.verify(jc)
+		}
+		if err != nil {
+			return fmt.Errorf("consumer %s: %w", c.opts.Durable, err)
+		}
+	}
+	return nil
 }
 
 // bind returns the durable consumer as soon as there is one; nil when ctx has
-// ended.
-func (c *Consumer) bind(ctx context.Context) (jetstream.Consumer, error) {
+// ended. The names are those of all streams, as far as we know.
+func (r *reader) bind(ctx context.Context, names []string) (jetstream.Consumer, error) {
 	for pause := minBackoff; ; pause = min(2*pause, maxBackoff) {
-		if c.conn.await(ctx) != nil {
+		if r.conn.await(ctx) != nil {
 			return nil, nil
 		}
-		jc, err := c.bindOnce(ctx)
+		jc, err := r.bindOnce(ctx)
 		if err == nil {
-			return jc, c.verify(jc)
+			return jc, r.verify(jc)
 		}
 		if ctx.Err() != nil {
 			return nil, nil
 		}
-		c.setWaiting(err)
-		if n, ok := c.warn.allow(time.Now()); ok {
-			c.log.Warn("waiting for the stream", "stream", StreamName, "count", n, "err", plain(err))
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			if now, err := r.eventStreams(ctx); err == nil && !slices.Equal(now, names) {
+				return nil, errResharded
+			}
+		}
+		r.setWaiting(err)
+		if n, ok := r.warn.allow(time.Now()); ok {
+			r.log.Warn("waiting for the stream", "stream", r.stream, "count", n, "err", plain(err))
 		}
 		sleep(ctx, pause)
 	}
@@ -187,21 +331,21 @@ func (c *Consumer) bind(ctx context.Context) (jetstream.Consumer, error) {
 
 // bindOnce binds the durable and makes it when it is missing. Binding comes
 // first, for a worker may not be allowed to make it.
-func (c *Consumer) bindOnce(ctx context.Context) (jetstream.Consumer, error) {
+func (r *reader) bindOnce(ctx context.Context) (jetstream.Consumer, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	jc, err := c.conn.js.Consumer(ctx, StreamName, c.opts.Durable)
+	jc, err := r.conn.js.Consumer(ctx, r.stream, r.opts.Durable)
 	if !errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return jc, err
 	}
-	cfg := c.config()
-	if s, err := c.conn.js.Stream(ctx, StreamName); err == nil {
-		c.resume(&cfg, s.CachedInfo())
+	cfg := r.config()
+	if s, err := r.conn.js.Stream(ctx, r.stream); err == nil {
+		r.resume(&cfg, s.CachedInfo())
 	}
-	c.log.Info("making the durable consumer", "stream", StreamName, "deliver", cfg.DeliverPolicy, "start", cfg.OptStartSeq)
-	jc, err = c.conn.js.CreateConsumer(ctx, StreamName, cfg)
+	r.log.Info("making the durable consumer", "stream", r.stream, "deliver", cfg.DeliverPolicy, "start", cfg.OptStartSeq)
+	jc, err = r.conn.js.CreateConsumer(ctx, r.stream, cfg)
 	if errors.Is(err, jetstream.ErrConsumerExists) { // another process was quicker
-		return c.conn.js.Consumer(ctx, StreamName, c.opts.Durable)
+		return r.conn.js.Consumer(ctx, r.stream, r.opts.Durable)
 	}
 	return jc, err
 }
@@ -209,42 +353,42 @@ func (c *Consumer) bindOnce(ctx context.Context) (jetstream.Consumer, error) {
 // config is the durable as it is made when it is missing. It has no limit on
 // deliveries, which would leave the ack floor behind for ever, and no backoff,
 // which would replace AckWait.
-func (c *Consumer) config() jetstream.ConsumerConfig {
+func (r *reader) config() jetstream.ConsumerConfig {
 	cfg := jetstream.ConsumerConfig{
-		Durable:       c.opts.Durable,
+		Durable:       r.opts.Durable,
 		Description:   "siptrace worker",
 		AckPolicy:     jetstream.AckExplicitPolicy,
-		AckWait:       c.opts.AckWait,
-		MaxAckPending: c.opts.MaxAckPending,
+		AckWait:       r.opts.AckWait,
+		MaxAckPending: r.opts.MaxAckPending,
 		MaxDeliver:    unlimited,
 		DeliverPolicy: jetstream.DeliverAllPolicy,
 	}
-	if c.opts.New {
+	if r.opts.New {
 		cfg.DeliverPolicy = jetstream.DeliverNewPolicy
 	}
-	if len(c.opts.FilterSubjects) == 1 {
-		cfg.FilterSubject = c.opts.FilterSubjects[0]
+	if len(r.filters) == 1 {
+		cfg.FilterSubject = r.filters[0]
 	} else {
-		cfg.FilterSubjects = c.opts.FilterSubjects
+		cfg.FilterSubjects = r.filters
 	}
 	return cfg
 }
 
 // verify refuses a durable that would lose events, and says where it is not
 // as wanted: like a stream, it stays as an administrator made it.
-func (c *Consumer) verify(jc jetstream.Consumer) error {
-	have, want := jc.CachedInfo().Config, c.config()
+func (r *reader) verify(jc jetstream.Consumer) error {
+	have, want := jc.CachedInfo().Config, r.config()
 	if have.AckPolicy != jetstream.AckExplicitPolicy {
 		return fmt.Errorf("durable consumer %s acknowledges %v: only explicit acknowledgement is safe; delete it or choose another name",
-			c.opts.Durable, have.AckPolicy)
+			r.opts.Durable, have.AckPolicy)
 	}
-	d := comparison{stream: StreamName}
+	d := comparison{stream: r.stream}
 	d.add("filter", filters(have), filters(want))
 	d.add("ack wait", have.AckWait, want.AckWait)
 	d.add("max ack pending", have.MaxAckPending, want.MaxAckPending)
 	d.add("max deliver", have.MaxDeliver, want.MaxDeliver)
 	for _, diff := range d.found {
-		c.log.Warn("durable consumer is not as wanted", "setting", diff.Setting, "have", diff.Have, "want", diff.Want)
+		r.log.Warn("durable consumer is not as wanted", "setting", diff.Setting, "have", diff.Have, "want", diff.Want)
 	}
 	return nil
 }

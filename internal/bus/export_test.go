@@ -15,5 +15,8 @@ func (p *Publisher) Recycle() {
 func (c *Consumer) Seen() (floor, first uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.position.floor, c.position.first
+	for _, r := range c.readers {
+		return r.position.floor, r.position.first
+	}
+	return 0, 0
 }

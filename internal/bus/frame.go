@@ -20,12 +20,14 @@ const (
 	maxFrame  = 2 << 20   // what a compressed frame may unfold to
 )
 
-// frameID is the same for the same events in the same order, so that a frame
-// that is published again is stored once.
-func frameID(ids []byte) string {
-	h := xxh3.Hash128(ids).Bytes()
-	return hex.EncodeToString(h[:])
-}
+// A frameDigest is the id of a frame: the same for the same events in the same
+// order, so that a frame that is published again is stored once.
+type frameDigest [16]byte
+
+// digest makes the id of a frame from those of its events.
+func digest(ids []byte) frameDigest { return xxh3.Hash128(ids).Bytes() }
+
+func (d frameDigest) String() string { return hex.EncodeToString(d[:]) }
 
 // frameHeader is the header of a frame.
 func frameHeader(id string, compressed bool) nats.Header {

@@ -63,102 +63,117 @@ type position struct {
 }
 
 // watchLag looks at the lag until ctx ends.
-func (c *Consumer) watchLag(ctx context.Context, jc jetstream.Consumer) {
-	tick := time.NewTicker(c.opts.Poll)
+func (r *reader) watchLag(ctx context.Context, jc jetstream.Consumer) {
+	tick := time.NewTicker(r.opts.Poll)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			c.poll(ctx, jc)
+			r.poll(ctx, jc)
 		}
 	}
 }
 
 // poll compares the durable with the stream. What it cannot learn stays as it was.
-func (c *Consumer) poll(ctx context.Context, jc jetstream.Consumer) {
+func (r *reader) poll(ctx context.Context, jc jetstream.Consumer) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	s, err := c.conn.js.Stream(ctx, StreamName)
+	s, err := r.conn.js.Stream(ctx, r.stream)
 	if err != nil {
-		c.complain("stream not seen", plain(err))
+		r.complain("stream not seen", plain(err))
 		return
 	}
 	info, err := jc.Info(ctx) // after the stream, so that what is read meanwhile is not taken for lost
 	if err != nil {
-		c.complain("durable consumer not seen", plain(err))
+		r.complain("durable consumer not seen", plain(err))
 		return
 	}
 	stream := s.CachedInfo()
-	c.metrics.pending.Set(float64(info.NumPending))
-	c.metrics.unacked.Set(float64(info.NumAckPending))
-	c.seen(stream, info)
+	r.seen(stream, info)
 	age := time.Duration(0)
 	if info.NumPending > 0 || info.NumAckPending > 0 {
 		age = ageOf(ctx, s, info)
 	}
-	c.metrics.age.Set(age.Seconds())
+	r.setLag(lag{float64(info.NumPending), float64(info.NumAckPending), age.Seconds()})
+}
+
+// A lag is what a reader has before it.
+type lag struct{ pending, unacked, age float64 }
+
+// setLag tells the metrics, which are of all readers together.
+func (r *reader) setLag(now lag) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lag = now
+	var all lag
+	for _, o := range r.readers {
+		all = lag{all.pending + o.lag.pending, all.unacked + o.lag.unacked, max(all.age, o.lag.age)}
+	}
+	r.metrics.pending.Set(all.pending)
+	r.metrics.unacked.Set(all.unacked)
+	r.metrics.age.Set(all.age)
 }
 
 // seen updates the position and counts the frames that were discarded before
 // they were delivered to anybody.
-func (c *Consumer) seen(stream *jetstream.StreamInfo, info *jetstream.ConsumerInfo) {
-	c.mu.Lock()
-	if !c.position.created.Equal(stream.Created) {
-		c.position = position{created: stream.Created}
+func (r *reader) seen(stream *jetstream.StreamInfo, info *jetstream.ConsumerInfo) {
+	r.mu.Lock()
+	if !r.position.created.Equal(stream.Created) {
+		r.position = position{created: stream.Created}
 	}
-	c.position.first = stream.State.FirstSeq
-	c.position.floor = info.AckFloor.Stream
-	c.mu.Unlock()
-	c.expired(info.Delivered.Stream+1, max(stream.State.FirstSeq, 1)-1)
+	r.position.first = stream.State.FirstSeq
+	r.position.floor = info.AckFloor.Stream
+	r.mu.Unlock()
+	r.expired(info.Delivered.Stream+1, max(stream.State.FirstSeq, 1)-1)
 }
 
 // expired counts the frames from first to last, unless they are counted
 // already. With a filter nobody knows which of them it would have matched.
-func (c *Consumer) expired(first, last uint64) {
-	if !slices.Contains(c.opts.FilterSubjects, EventsSubject+".>") {
+func (r *reader) expired(first, last uint64) {
+	if !slices.Contains(r.opts.FilterSubjects, EventsSubject+".>") {
 		return
 	}
-	c.mu.Lock()
-	first = max(first, c.position.vanished+1)
+	r.mu.Lock()
+	first = max(first, r.position.vanished+1)
 	if first > last {
-		c.mu.Unlock()
+		r.mu.Unlock()
 		return
 	}
-	c.position.vanished = last
-	c.mu.Unlock()
-	c.metrics.expired.Add(float64(last - first + 1))
-	c.log.Error("the stream discarded frames that were not read: its limits are too small for this lag",
+	r.position.vanished = last
+	r.mu.Unlock()
+	r.metrics.expired.Add(float64(last - first + 1))
+	r.log.Error("the stream discarded frames that were not read: its limits are too small for this lag",
 		"frames", last-first+1, "first", first, "last", last)
 }
 
 // givenBack counts a frame that is not delivered and that the stream does not
 // have any more.
-func (c *Consumer) givenBack(msg jetstream.Msg) {
+func (r *reader) givenBack(msg jetstream.Msg) {
 	md, err := msg.Metadata()
 	if err != nil {
 		return
 	}
-	c.mu.Lock()
-	gone := md.Sequence.Stream < c.position.first
-	c.mu.Unlock()
+	r.mu.Lock()
+	gone := md.Sequence.Stream < r.position.first
+	r.mu.Unlock()
 	if gone {
-		c.metrics.expired.Inc()
-		c.log.Error("a frame in hand was discarded by the stream and is lost", "sequence", md.Sequence.Stream)
+		r.metrics.expired.Inc()
+		r.log.Error("a frame in hand was discarded by the stream and is lost", "sequence", md.Sequence.Stream)
 	}
 }
 
 // resume lets a durable that was deleted go on where it was, if the stream is
 // still the same. In a new stream everything is new.
-func (c *Consumer) resume(cfg *jetstream.ConsumerConfig, stream *jetstream.StreamInfo) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+func (r *reader) resume(cfg *jetstream.ConsumerConfig, stream *jetstream.StreamInfo) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	switch {
-	case c.position.created.IsZero(): // never seen: as configured
-	case c.position.created.Equal(stream.Created):
+	case r.position.created.IsZero(): // never seen: as configured
+	case r.position.created.Equal(stream.Created):
 		cfg.DeliverPolicy = jetstream.DeliverByStartSequencePolicy
-		cfg.OptStartSeq = c.position.floor + 1
+		cfg.OptStartSeq = r.position.floor + 1
 	default:
 		cfg.DeliverPolicy = jetstream.DeliverAllPolicy
 	}

@@ -44,6 +44,20 @@ type NodeStatus struct {
 	StateOn  bool              `json:"state_on"`
 	Counters map[string]uint64 `json:"counters,omitempty"`
 	Waiting  string            `json:"waiting,omitempty"` // why it does nothing now
+
+	Listens []string     `json:"listens,omitempty"` // where it takes what others trace: "udp:192.0.2.1:9060"
+	Sends   []string     `json:"sends,omitempty"`   // how it sends plain SIP: "udp:192.0.2.9>192.0.2.5:5888"
+	Rules   []RuleStatus `json:"rules,omitempty"`   // of a tap, by name
+}
+
+// RuleStatus is how a rule does on one tap.
+type RuleStatus struct {
+	Name     string `json:"name"`
+	Revision uint64 `json:"revision"`         // that is applied, or ignored because of Error
+	Error    string `json:"error,omitempty"`  // why it is ignored
+	Matched  uint64 `json:"matched"`          // events it has selected
+	Failed   uint64 `json:"failed,omitempty"` // events its expression came to no answer about
+	Ended    bool   `json:"ended,omitempty"`  // it has had its max_events
 }
 
 // Node is the presence of this process. Stop it when the process ends.

@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/nats-io/nats.go"
@@ -10,14 +11,20 @@ import (
 // A frame on its way into the stream. It is filled, sealed, packed, sent until
 // it is acknowledged, and then its memory is used again.
 type frame struct {
-	raw    *buffer   // HEP3 packets, until it is packed
-	body   *buffer   // what is published
-	msg    *nats.Msg // around body
-	ids    []byte    // of its events, 16 bytes each
-	events int
-	held   int64     // its part of Publisher.held
-	write  *delivery // the Write that waits for it; nil for Offer
-	err    error     // why the server will never take it
+	raw        *buffer   // HEP3 packets, until it is packed
+	body       *buffer   // room for the head of a record, then what is published
+	msg        *nats.Msg // around that
+	ids        []byte    // of its events, 16 bytes each
+	events     int
+	id         frameDigest // of ids
+	compressed bool
+	shard      int // of so many shards
+	shards     int
+	order      uint64    // of its seal
+	spooled    uint64    // its place in the spool; 0 is none
+	held       int64     // its part of Publisher.held
+	write      *delivery // the Write that waits for it; nil for Offer
+	err        error     // why the server will never take it
 }
 
 func (f *frame) add(packet []byte, id trace.ID) {
@@ -26,16 +33,21 @@ func (f *frame) add(packet []byte, id trace.ID) {
 	f.events++
 }
 
+// emptyFrame returns a frame without memory for events.
+func (p *Publisher) emptyFrame() *frame {
+	if f, ok := p.pool.Get().(*frame); ok {
+		return f
+	}
+	return &frame{ids: make([]byte, 0, p.opts.FrameEvents*len(trace.ID{}))}
+}
+
 // newFrame returns an empty frame, accounted for. The lock is held; there is
 // [Publisher.room].
-func (p *Publisher) newFrame(d *delivery) *frame {
-	f, ok := p.pool.Get().(*frame)
-	if !ok {
-		f = &frame{ids: make([]byte, 0, p.opts.FrameEvents*len(trace.ID{}))}
-	}
+func (p *Publisher) newFrame(shard int, d *delivery) *frame {
+	f := p.emptyFrame()
 	f.raw = p.memory.get(p.opts.frameRoom())
 	f.held = int64(cap(f.raw.b))
-	f.write = d
+	f.shard, f.shards, f.write = shard, len(p.subjects), d
 	if d != nil {
 		d.pending++
 	}
@@ -59,6 +71,8 @@ func (p *Publisher) full(f *frame) bool {
 
 // enqueue hands f to the packer. The lock is held.
 func (p *Publisher) enqueue(f *frame) {
+	p.order++
+	f.order = p.order
 	p.sealed.push(f)
 	wake(p.packWake)
 }
@@ -150,6 +164,36 @@ func (q *queue) push(f *frame) {
 		q.frames, q.head = q.frames[:n], 0
 	}
 	q.frames = append(q.frames, f)
+}
+
+// first is the frame that pop returns. There is one.
+func (q *queue) first() *frame { return q.frames[q.head] }
+
+// take removes the frames that are wanted and returns them.
+func (q *queue) take(wanted func(*frame) bool) (taken []*frame) {
+	left := q.frames[:0]
+	for _, f := range q.frames[q.head:] {
+		if wanted(f) {
+			taken = append(taken, f)
+		} else {
+			left = append(left, f)
+		}
+	}
+	clear(q.frames[len(left):])
+	q.frames, q.head = left, 0
+	return taken
+}
+
+// prepend puts frames before all others.
+func (q *queue) prepend(frames []*frame) {
+	q.frames = slices.Concat(frames, q.frames[q.head:])
+	q.head = 0
+}
+
+// insert puts f where its place in the spool says.
+func (q *queue) insert(f *frame) {
+	i, _ := slices.BinarySearchFunc(q.frames[q.head:], f.spooled, func(g *frame, seq uint64) int { return cmp.Compare(g.spooled, seq) })
+	q.frames = slices.Insert(q.frames, q.head+i, f)
 }
 
 func (q *queue) pop() *frame {

@@ -2,70 +2,37 @@ package bus_test
 
 import (
 	"context"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/seed-452fa805/siptrace/internal/bus"
 )
 
-// The permissions that each service needs, and no more. What is allowed here
-// is what an administrator may copy.
-func permissions() map[string]*server.Permissions {
-	responses := &server.ResponsePermission{MaxMsgs: server.DEFAULT_ALLOW_RESPONSE_MAX_MSGS, Expires: time.Minute}
-	node := []string{"$SRV.>", "siptrace.v1.nodes.>"}
-	return map[string]*server.Permissions{
-		"init": { // makes streams and durables, once
-			Publish:   &server.SubjectPermission{Allow: []string{"$JS.API.>"}},
-			Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX_init.>"}},
-		},
-		"tap": {
-			Publish: &server.SubjectPermission{Allow: []string{
-				"siptrace.v1.events.>",
-				"$JS.API.STREAM.INFO.KV_siptrace",
-				"$JS.API.DIRECT.GET.KV_siptrace.>",
-			}},
-			Subscribe: &server.SubjectPermission{Allow: append([]string{"_INBOX_tap.>", "siptrace.v1.ctl.>"}, node...)},
-			Response:  responses,
-		},
-		"db-writer": {
-			Publish: &server.SubjectPermission{Allow: []string{
-				"siptrace.v1.rejects.db-writer",
-				"$JS.API.STREAM.INFO.SIPTRACE",
-				"$JS.API.DIRECT.GET.SIPTRACE",
-				"$JS.API.CONSUMER.INFO.SIPTRACE.db-writer",
-				"$JS.API.CONSUMER.MSG.NEXT.SIPTRACE.db-writer",
-				"$JS.ACK.>",
-			}},
-			Subscribe: &server.SubjectPermission{Allow: append([]string{"_INBOX_db-writer.>"}, node...)},
-			Response:  responses,
-		},
-		"ctl": {
-			Publish: &server.SubjectPermission{Allow: []string{
-				"$KV.siptrace.>",
-				"siptrace.v1.nodes.>",
-				"$JS.API.INFO",
-				"$JS.API.STREAM.INFO.>",
-				"$JS.API.DIRECT.GET.>",
-				"$JS.API.CONSUMER.LIST.>",
-				"$JS.API.CONSUMER.INFO.>",
-				"$JS.API.CONSUMER.CREATE.>", // history and tail read through consumers that go away again
-				"$JS.API.CONSUMER.DELETE.>",
-				"$JS.API.CONSUMER.MSG.NEXT.>",
-				"$JS.FC.>",
-			}},
-			Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX_ctl.>"}},
-		},
-	}
-}
+// forwarderDurable is the consumer of the destination in the example.
+const forwarderDurable = "fwd-hep-10_0_0_5-9060-5b483473"
 
-func TestPermissions_areEnoughForEachService(t *testing.T) {
-	opts := &server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, NoLog: true, JetStream: true, StoreDir: t.TempDir()}
-	for name, p := range permissions() {
-		opts.Users = append(opts.Users, &server.User{Username: name, Password: "pw", Permissions: p})
+// exampleServer runs a server from the configuration that administrators are
+// given to copy, but for its port and its store. It returns a way to connect:
+// as a user of the configuration, with a program's inbox.
+func exampleServer(t *testing.T) (as func(user, program string) *bus.Conn, raw func(user, inbox string) *nats.Conn) {
+	t.Helper()
+	certFile, keyFile := certificate(t)
+	t.Setenv("SIPTRACE_NATS_CERT", certFile)
+	t.Setenv("SIPTRACE_NATS_KEY", keyFile)
+	for _, user := range []string{"ADMIN", "CTL", "TAP", "DB_WRITER", "FORWARDER", "SYS"} {
+		t.Setenv("SIPTRACE_PASSWORD_"+user, "pw-"+user)
 	}
+	opts, err := server.ProcessConfigFile(filepath.Join("..", "..", "deploy", "nats", "nats-server.conf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	opts.Host, opts.Port, opts.StoreDir, opts.NoSigs, opts.NoLog = "127.0.0.1", server.RANDOM_PORT, t.TempDir(), true, true
 	ns, err := server.NewServer(opts)
 	if err != nil {
 		t.Fatal(err)
@@ -75,23 +42,68 @@ func TestPermissions_areEnoughForEachService(t *testing.T) {
 	if !ns.ReadyForConnections(quick) {
 		t.Fatal("server not ready")
 	}
-	as := func(name string) *bus.Conn {
-		return connect(t, strings.Replace(ns.ClientURL(), "nats://", "nats://"+name+":pw@", 1), name)
+	url := func(user string) string {
+		password := "pw-" + strings.ToUpper(strings.ReplaceAll(strings.TrimPrefix(user, "hep-"), "-", "_"))
+		return "tls://" + user + ":" + password + "@" + ns.Addr().String()
 	}
-	boot := as("init")
-	ensure(t, boot, bus.StreamConfig{})
-	if err := newConsumer(t, boot, bus.ConsumerOptions{Durable: "db-writer"}).Ensure(t.Context()); err != nil {
+	as = func(user, program string) *bus.Conn {
+		c, err := bus.Connect(bus.Options{URL: url(user), Name: program, CA: certFile}, testLog(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(c.Close)
+		eventually(t, user+" is let in", func() bool { return c.Check(t.Context()) == nil })
+		return c
+	}
+	raw = func(user, inbox string) *nats.Conn {
+		nc, err := nats.Connect(url(user), nats.RootCAs(certFile), nats.CustomInboxPrefix(inbox), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(nc.Close)
+		return nc
+	}
+	return as, raw
+}
+
+// durables makes the consumers of the workers, as ctl stream apply does.
+func durables(t *testing.T, admin *bus.Conn, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		if err := newConsumer(t, admin, bus.ConsumerOptions{Durable: name}).Ensure(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestExampleServer_permissionsAreEnoughForEachProgram(t *testing.T) {
+	as, _ := exampleServer(t)
+	admin := as("admin", "ctl")
+	plans, err := admin.PlanStreams(t.Context(), bus.StreamChange{})
+	if err == nil {
+		err = admin.ApplyStreams(t.Context(), plans)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
+	durables(t, admin, "db-writer", forwarderDurable)
 
-	tap, db, ctl := as("tap"), as("db-writer"), as("ctl")
-	var k keeper
-	reg, _ := consume(t, db, bus.ConsumerOptions{Durable: "db-writer", Poll: 20 * time.Millisecond}, &k)
+	tap, db, fwd, ctl := as("tap", "tap"), as("db-writer", "db-writer"), as("hep-forwarder", "hep-forwarder"), as("ctl", "ctl")
+	var stored1, forwarded keeper
+	reg, _ := consume(t, db, bus.ConsumerOptions{Durable: "db-writer", Poll: 20 * time.Millisecond}, &stored1)
+	consume(t, fwd, bus.ConsumerOptions{Durable: forwarderDurable}, &forwarded)
 	publish(t, tap, 0, 100)
-	eventually(t, "the events arrive", func() bool { return k.distinct() == 100 })
+	eventually(t, "the events arrive at the db-writer", func() bool { return stored1.distinct() == 100 })
+	eventually(t, "the events arrive at the forwarder", func() bool { return forwarded.distinct() == 100 })
+	eventually(t, "the acknowledgements count", func() bool {
+		all, err := ctl.Consumers(t.Context())
+		return err == nil && len(all) == 2 && all[0].AckPending+all[1].AckPending == 0 && all[0].AckFloor > 0 && all[1].AckFloor > 0
+	})
 	eventually(t, "the lag is seen", func() bool { return metric(t, reg, "siptrace_consumer_unacked_frames") == 0 })
-	if err := bus.NewRejects(db).Put(t.Context(), bus.Reject{Worker: "db-writer", Reason: "test", Event: &makeEvents(0, 1)[0]}); err != nil {
-		t.Error(err)
+	for worker, c := range map[string]*bus.Conn{"db-writer": db, forwarderDurable: fwd} {
+		if err := bus.NewRejects(c).Put(t.Context(), bus.Reject{Worker: worker, Reason: "test", Event: &makeEvents(0, 1)[0]}); err != nil {
+			t.Errorf("%s cannot keep a reject: %v", worker, err)
+		}
 	}
 
 	w, _ := watch(t, tap, bus.State{On: true})
@@ -99,6 +111,9 @@ func TestPermissions_areEnoughForEachService(t *testing.T) {
 	eventually(t, "the tap hears the flip", func() bool { got, _, _ := w.last(); return got.Revision == st.Revision })
 	if h, err := bus.NewStateStore(ctl).History(t.Context()); err != nil || len(h) != 1 {
 		t.Errorf("History = %v, %v, want one state", h, err)
+	}
+	if _, err := bus.NewReplayPositions(ctl).Put(t.Context(), bus.ReplayPosition{Name: "again", Seq: 1, Owner: "me"}); err != nil {
+		t.Errorf("ctl cannot keep how far a replay is: %v", err)
 	}
 	node, err := bus.ServeNode(tap, bus.NodeInfo{Service: "tap", Name: "edge"}, func() bus.NodeStatus { return bus.NodeStatus{} })
 	if err != nil {
@@ -109,14 +124,67 @@ func TestPermissions_areEnoughForEachService(t *testing.T) {
 		nodes, err := ctl.Nodes(t.Context(), 50*time.Millisecond)
 		return err == nil && len(nodes) == 1
 	})
-	if all, err := ctl.Consumers(t.Context()); err != nil || len(all) != 1 {
-		t.Errorf("Consumers = %v, %v, want one", all, err)
-	}
 	wantOnce(t, stored(t, ctl), 100)
+	if err := bus.NewRejects(admin).Delete(t.Context(), 1); err != nil {
+		t.Errorf("admin cannot remove a reject: %v", err)
+	}
+}
 
+func TestExampleServer_permissionsAreNoMoreThanEnough(t *testing.T) {
+	as, raw := exampleServer(t)
+	admin := as("admin", "ctl")
+	ensure(t, admin, bus.StreamConfig{})
+	durables(t, admin, "db-writer", forwarderDurable)
+	publish(t, admin, 0, 10)
+
+	const wait = 200 * time.Millisecond // what is denied is never answered
+	get := func(stream string) string { return "$JS.API.DIRECT.GET." + stream }
+	for _, tt := range []struct{ user, inbox, subject, payload, what string }{
+		{"tap", "_INBOX_tap", get(bus.StreamName), `{"seq":1}`, "read the stream"},
+		{"tap", "_INBOX_tap", "$JS.API.CONSUMER.CREATE." + bus.StreamName, `{}`, "read the stream through a consumer"},
+		{"tap", "_INBOX_tap", "$JS.API.CONSUMER.MSG.NEXT." + bus.StreamName + ".db-writer", ``, "take a worker's events"},
+		{"tap", "_INBOX_tap", "$KV.siptrace.state", `{}`, "switch tracing"},
+		{"tap", "_INBOX_tap", "$KV.siptrace.rule.x", `{}`, "make a rule"},
+		{"tap", "_INBOX_tap", "siptrace.v1.rejects.db-writer", `x`, "write rejects"},
+		{"tap", "_INBOX_tap", "$JS.API.STREAM.PURGE." + bus.StreamName, ``, "purge the stream"},
+		{"db-writer", "_INBOX_db-writer", "$KV.siptrace.state", `{}`, "switch tracing"},
+		{"db-writer", "_INBOX_db-writer", bus.EventsSubject + ".0.x", `x`, "publish an event"},
+		{"db-writer", "_INBOX_db-writer", "$JS.API.CONSUMER.MSG.NEXT." + bus.StreamName + "." + forwarderDurable, ``, "take the forwarder's events"},
+		{"db-writer", "_INBOX_db-writer", "$JS.API.CONSUMER.DELETE." + bus.StreamName + ".db-writer", ``, "delete a consumer"},
+		{"db-writer", "_INBOX_db-writer", "siptrace.v1.rejects." + forwarderDurable, `x`, "write another's rejects"},
+		{"hep-forwarder", "_INBOX_hep-forwarder", "$KV.siptrace.state", `{}`, "switch tracing"},
+		{"hep-forwarder", "_INBOX_hep-forwarder", bus.EventsSubject + ".0.x", `x`, "publish an event"},
+		{"hep-forwarder", "_INBOX_hep-forwarder", "$JS.API.CONSUMER.MSG.NEXT." + bus.StreamName + ".db-writer", ``, "take the db-writer's events"},
+		{"ctl", "_INBOX_ctl", bus.EventsSubject + ".0.x", `x`, "publish an event"},
+		{"ctl", "_INBOX_ctl", "$JS.API.STREAM.PURGE." + bus.StreamName, ``, "purge the stream"},
+		{"ctl", "_INBOX_ctl", "$JS.API.STREAM.UPDATE." + bus.StreamName, `{}`, "change the stream"},
+		{"ctl", "_INBOX_ctl", "$JS.API.STREAM.DELETE." + bus.StreamName, ``, "delete the stream"},
+	} {
+		t.Run(tt.user+" may not "+tt.what, func(t *testing.T) {
+			t.Parallel()
+			msg, err := raw(tt.user, tt.inbox).Request(tt.subject, []byte(tt.payload), wait)
+			if err == nil {
+				t.Errorf("answered: %q %v", msg.Data, msg.Header)
+			}
+		})
+	}
+	t.Run("nobody listens to another's replies", func(t *testing.T) {
+		nc := raw("tap", "_INBOX_tap")
+		sub, err := nc.SubscribeSync("_INBOX_ctl.>")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := nc.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the subscription is refused", func() bool { return !sub.IsValid() || nc.LastError() != nil })
+	})
+
+	// The same, as the programs would try it.
+	tap, ctl := as("tap", "tap"), as("ctl", "ctl")
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
-	if _, err := bus.NewStateStore(tap).Set(ctx, bus.State{On: true, Revision: st.Revision}); err == nil {
+	if _, err := bus.NewStateStore(tap).Set(ctx, bus.State{On: true}); err == nil {
 		t.Error("a tap switched tracing")
 	}
 	p, err := bus.NewPublisher(ctl, bus.PublisherOptions{Agent: "ctl", FlushTimeout: 1}, prometheus.NewRegistry(), testLog(t))
@@ -126,5 +194,18 @@ func TestPermissions_areEnoughForEachService(t *testing.T) {
 	running(t, p.Run)
 	if err := p.Write(ctx, makeEvents(200, 1)); err == nil {
 		t.Error("ctl published an event")
+	}
+	js, err := jetstream.New(raw("admin", "_INBOX_ctl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := js.Stream(t.Context(), bus.StreamName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	frames := s.CachedInfo().State.Msgs
+	wantOnce(t, stored(t, ctl), 10)
+	if frames == 0 || frames > 10 {
+		t.Errorf("%d frames in the stream, want those of the 10 events alone", frames)
 	}
 }

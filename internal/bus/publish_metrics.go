@@ -12,6 +12,7 @@ const (
 	dropUnencodable = "unencodable" // HEP3 cannot carry it
 	dropTooLarge    = "too large"   // for the server, even alone in its frame
 	dropShutdown    = "shutdown"    // not acknowledged when the program had to end
+	dropUnreadable  = "unreadable"  // what came back from the spool, or had to be divided, is no frame of ours
 )
 
 type publishMetrics struct {
@@ -37,6 +38,16 @@ func newPublishMetrics(reg prometheus.Registerer, p *Publisher) *publishMetrics 
 		defer p.mu.Unlock()
 		return float64(len(p.flight))
 	})
+	if p.spooling != nil {
+		gauge("spool_failing", "1 while the spool takes nothing: full, or its disk is. Frames stay in memory then.", func() float64 {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			if p.spooling.failing != nil {
+				return 1
+			}
+			return 0
+		})
+	}
 	m := &publishMetrics{
 		events:  counter("published_events_total", "Events acknowledged by the stream."),
 		frames:  counter("published_frames_total", "Frames acknowledged by the stream."),
@@ -47,7 +58,7 @@ func newPublishMetrics(reg prometheus.Registerer, p *Publisher) *publishMetrics 
 			Help: "Events accepted and then lost before the stream, by reason.",
 		}, []string{"reason"}),
 	}
-	for _, reason := range []string{dropUnencodable, dropTooLarge, dropShutdown} {
+	for _, reason := range []string{dropUnencodable, dropTooLarge, dropShutdown, dropUnreadable} {
 		m.dropped.WithLabelValues(reason)
 	}
 	return m

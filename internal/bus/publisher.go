@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/seed-452fa805/siptrace/pkg/trace"
+	"github.com/seed-452fa805/siptrace/pkg/trace/sipmsg"
 )
 
 // Compressions of a frame.
@@ -35,7 +36,13 @@ type PublisherOptions struct {
 	BufferBytes  int64         // memory for frames that are not yet in the stream (64 MiB)
 	Window       int           // frames that may wait for their acknowledgement (128)
 	FlushTimeout time.Duration // how long Run goes on when its context has ended (5 s)
+	Shards       int           // streams the fleet has, as far as is known (1); see [ShardOf]
+	AwaitShards  bool          // nothing is sent until [Publisher.SetShards] has said how many they are
 	Subsystem    string        // of the metric names: siptrace_<subsystem>_…; empty is "bus"
+
+	Spool     Spool         // where offered frames go while the stream takes none; nil is memory alone
+	SpoolSync time.Duration // how long they may stay in memory then (200 ms)
+	DrainRate int           // events a second that come back from it, at most (50,000)
 }
 
 func (o PublisherOptions) withDefaults() PublisherOptions {
@@ -46,6 +53,9 @@ func (o PublisherOptions) withDefaults() PublisherOptions {
 	o.BufferBytes = cmp.Or(o.BufferBytes, 64<<20)
 	o.Window = cmp.Or(o.Window, 128)
 	o.FlushTimeout = cmp.Or(o.FlushTimeout, 5*time.Second)
+	o.Shards = cmp.Or(o.Shards, 1)
+	o.SpoolSync = cmp.Or(o.SpoolSync, 200*time.Millisecond)
+	o.DrainRate = cmp.Or(o.DrainRate, 50_000)
 	o.Subsystem = cmp.Or(o.Subsystem, "bus")
 	return o
 }
@@ -60,15 +70,19 @@ func (o PublisherOptions) check() error {
 		return fmt.Errorf("a frame of %d bytes is not between 1 and %d", o.FrameBytes, maxFrame)
 	case o.Window < 1:
 		return fmt.Errorf("a window of %d frames lets nothing through", o.Window)
-	case o.BufferBytes < minBufferFrames*int64(o.frameRoom()):
-		return fmt.Errorf("a buffer of %d bytes is too small: at least %d", o.BufferBytes, minBufferFrames*int64(o.frameRoom()))
+	case o.Shards < 1 || o.Shards > MaxShards:
+		return fmt.Errorf("%d shards are not between 1 and %d", o.Shards, MaxShards)
+	case o.SpoolSync < 0 || o.DrainRate < 0:
+		return errors.New("a spool with a time or a rate below zero")
+	case o.BufferBytes < o.minBuffer():
+		return fmt.Errorf("a buffer of %d bytes is too small: at least %d", o.BufferBytes, o.minBuffer())
 	}
 	return nil
 }
 
-// minBufferFrames is how many frames a buffer must hold: one that is filled by
-// Offer, one by Write, which leaves half to Offer.
-const minBufferFrames = 4
+// minBuffer is what a buffer must hold: a frame that is filled by Offer, one by
+// Write, which leaves half to Offer.
+func (o PublisherOptions) minBuffer() int64 { return 4 * int64(o.frameRoom()) }
 
 // frameRoom is the memory a frame is filled in: one event may be larger than
 // FrameBytes and is then alone in its frame.
@@ -81,28 +95,34 @@ func (o PublisherOptions) frameRoom() int {
 // published again until the stream has acknowledged it, however long NATS is
 // away; memory for that is bounded. It is for use by any number of goroutines.
 type Publisher struct {
-	conn    *Conn
-	js      jetstream.JetStream // its own: acknowledgements come back to us alone
-	opts    PublisherOptions
-	log     *slog.Logger
-	metrics *publishMetrics
-	subject string
-	memory  buffers
-	pool    sync.Pool // of *frame
+	conn     *Conn
+	js       jetstream.JetStream // its own: acknowledgements come back to us alone
+	opts     PublisherOptions
+	log      *slog.Logger
+	metrics  *publishMetrics
+	memory   buffers
+	pool     sync.Pool // of *frame
+	spooling *spooling // nil without a spool
 
 	frameBytes atomic.Int64 // as in the options, less when the server takes less
 
 	packWake chan struct{} // size 1: there is something to pack
 	sendWake chan struct{} // size 1: there is something to send, or room in the window
-	linger   *time.Timer   // fires when the open frame has waited long enough
+	linger   *time.Timer   // fires when the oldest open frame has waited long enough
 	warn     throttle
+	diskWarn throttle
 
 	mu         sync.Mutex
-	scratch    []byte      // one event being encoded
-	identified trace.Event // an event that came without ID
-	open       *frame      // filled by Offer; nil when there is none
-	sealed     queue       // waiting to be packed
-	ready      queue       // waiting to be sent
+	scratch    []byte         // one event being encoded
+	identified trace.Event    // an event that came without ID
+	message    sipmsg.Message // of the event, for its shard
+	subjects   []string       // one for each shard
+	unsure     bool           // whether those are the right ones
+	open       []*frame       // filled by Offer, one for each shard; nil where there is none
+	opened     int            // of those not nil
+	order      uint64         // of the frame sealed last
+	sealed     queue          // waiting to be packed
+	ready      queue          // waiting to be sent
 	flight     map[*nats.Msg]*frame
 	held       int64 // bytes of all frames that are not yet in the stream
 	waiters    int   // who wait for room
@@ -113,6 +133,7 @@ type Publisher struct {
 	backoff   time.Duration // after the latest failure
 	holdUntil time.Time     // send nothing before
 	failure   error         // of the latest frame; nil when it was stored
+	progress  time.Time     // when a frame was acknowledged last, or the first one sent after a rest
 }
 
 // NewPublisher returns a publisher that accepts events at once; [Publisher.Run]
@@ -126,14 +147,19 @@ func NewPublisher(conn *Conn, o PublisherOptions, reg prometheus.Registerer, log
 		conn:     conn,
 		opts:     o,
 		log:      log,
-		subject:  EventsSubject + ".0." + Token(o.Agent), // one shard: frames stay full
+		unsure:   o.AwaitShards,
 		packWake: make(chan struct{}, 1),
 		sendWake: make(chan struct{}, 1),
 		linger:   time.NewTimer(o.Linger),
 		warn:     throttle{every: time.Second},
+		diskWarn: throttle{every: time.Second},
 		scratch:  make([]byte, 0, maxPacket),
 		flight:   make(map[*nats.Msg]*frame, o.Window),
 		freed:    make(chan struct{}),
+	}
+	p.address(o.Shards)
+	if o.Spool != nil {
+		p.spooling = newSpooling(o)
 	}
 	p.frameBytes.Store(int64(o.FrameBytes))
 	p.metrics = newPublishMetrics(reg, p)
@@ -166,7 +192,8 @@ func (p *Publisher) Offer(events []trace.Event) int {
 }
 
 func (p *Publisher) offer(e *trace.Event) bool {
-	if p.closed || p.open == nil && !p.room(p.opts.BufferBytes) {
+	shard := ShardOf(&p.message, e, len(p.open))
+	if p.closed || p.open[shard] == nil && !p.room(p.opts.BufferBytes) {
 		return false
 	}
 	if e.ID.IsZero() {
@@ -180,30 +207,40 @@ func (p *Publisher) offer(e *trace.Event) bool {
 		p.metrics.drop(dropUnencodable, 1)
 		return true
 	}
-	if p.open != nil && !p.fits(p.open, packet) {
-		p.seal()
+	if f := p.open[shard]; f != nil && !p.fits(f, packet) {
+		p.seal(shard)
 	}
-	if p.open == nil {
+	if p.open[shard] == nil {
 		if !p.room(p.opts.BufferBytes) {
 			return false
 		}
-		p.open = p.newFrame(nil)
-		p.linger.Reset(p.opts.Linger)
+		p.open[shard] = p.newFrame(shard, nil)
+		if p.opened++; p.opened == 1 {
+			p.linger.Reset(p.opts.Linger)
+		}
 	}
-	p.open.add(packet, e.ID)
-	if p.full(p.open) {
-		p.seal()
+	p.open[shard].add(packet, e.ID)
+	if p.full(p.open[shard]) {
+		p.seal(shard)
 	}
 	return true
 }
 
-// seal closes the open frame, if there is one with events.
-func (p *Publisher) seal() {
-	if p.open == nil {
+// seal closes the open frame of a shard, if there is one.
+func (p *Publisher) seal(shard int) {
+	if p.open[shard] == nil {
 		return
 	}
-	p.enqueue(p.open)
-	p.open = nil
+	p.enqueue(p.open[shard])
+	p.open[shard] = nil
+	p.opened--
+}
+
+// sealAll closes every open frame.
+func (p *Publisher) sealAll() {
+	for shard := range p.open {
+		p.seal(shard)
+	}
 }
 
 // Write publishes events and returns nil when all of them are in the stream.
@@ -238,10 +275,21 @@ func (p *Publisher) Write(ctx context.Context, events []trace.Event) error {
 func (p *Publisher) writeFrames(ctx context.Context, d *delivery, events []trace.Event) (trace.Rejected, error) {
 	var (
 		rejected trace.Rejected
-		f        *frame
+		shards   = p.shards()
+		open     = make([]*frame, shards)
 		scratch  = p.memory.get(maxPacket)
+		message  sipmsg.Message
 	)
 	defer p.memory.put(scratch)
+	submit := func() {
+		for shard, f := range open {
+			if f != nil {
+				p.submit(f)
+				open[shard] = nil
+			}
+		}
+	}
+	defer submit()
 	for i := range events {
 		e := &events[i]
 		if e.ID.IsZero() {
@@ -254,27 +302,31 @@ func (p *Publisher) writeFrames(ctx context.Context, d *delivery, events []trace
 			rejected = append(rejected, trace.Rejection{Index: i, Reason: dropUnencodable, Err: err})
 			continue
 		}
-		if f != nil && (!p.fits(f, packet) || p.full(f)) {
+		shard := ShardOf(&message, e, shards)
+		if f := open[shard]; f != nil && (!p.fits(f, packet) || p.full(f)) {
 			p.submit(f)
-			f = nil
+			open[shard] = nil
 		}
-		if f == nil {
-			if f, err = p.awaitFrame(ctx, d); err != nil {
+		if open[shard] == nil {
+			if open[shard], err = p.awaitFrame(ctx, shard, shards, d, submit); err != nil {
 				return nil, err
 			}
 		}
-		f.add(packet, e.ID)
-	}
-	if f != nil {
-		p.submit(f)
+		open[shard].add(packet, e.ID)
 	}
 	return rejected, nil
 }
 
-// awaitFrame returns an empty frame as soon as there is room for one.
-func (p *Publisher) awaitFrame(ctx context.Context, d *delivery) (*frame, error) {
+// awaitFrame returns an empty frame as soon as there is room for one. Before
+// it waits it calls submit, so that room is not waited for in vain.
+func (p *Publisher) awaitFrame(ctx context.Context, shard, shards int, d *delivery, submit func()) (*frame, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if !p.closed && !p.room(p.opts.BufferBytes/2) {
+		p.mu.Unlock()
+		submit()
+		p.mu.Lock()
+	}
 	for !p.closed && !p.room(p.opts.BufferBytes/2) {
 		freed := p.freed
 		p.waiters++
@@ -292,7 +344,9 @@ func (p *Publisher) awaitFrame(ctx context.Context, d *delivery) (*frame, error)
 	if p.closed {
 		return nil, ErrPublisherClosed
 	}
-	return p.newFrame(d), nil
+	f := p.newFrame(shard, d)
+	f.shards = shards
+	return f, nil
 }
 
 // submit queues a frame of a Write.

@@ -131,17 +131,18 @@ func (s *Rejects) Get(ctx context.Context, seq uint64) (StoredReject, error) {
 	return storedReject(msg.Sequence, msg.Time, msg.Header, msg.Data), nil
 }
 
-// Delete removes the reject with a number. One that is gone already is no error.
-func (s *Rejects) Delete(ctx context.Context, seq uint64) error {
+// Delete removes the rejects with these numbers. One that is gone already is no error.
+func (s *Rejects) Delete(ctx context.Context, seqs ...uint64) error {
 	stream, err := s.js.Stream(ctx, RejectsStreamName)
-	if err == nil {
-		err = stream.DeleteMsg(ctx, seq)
-	}
-	if errors.Is(err, jetstream.ErrMsgNotFound) || errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) && s.gone(ctx, seq) {
-		return nil
-	}
 	if err != nil {
-		return fmt.Errorf("stream %s, reject %d: %w", RejectsStreamName, seq, err)
+		return fmt.Errorf("stream %s: %w", RejectsStreamName, err)
+	}
+	for _, seq := range seqs {
+		err := stream.DeleteMsg(ctx, seq)
+		gone := errors.Is(err, jetstream.ErrMsgNotFound) || errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) && s.gone(ctx, seq)
+		if err != nil && !gone {
+			return fmt.Errorf("stream %s, reject %d: %w", RejectsStreamName, seq, err)
+		}
 	}
 	return nil
 }

@@ -188,11 +188,12 @@ func (r *replayRun) frames(ctx context.Context) error {
 	defer msgs.Stop()
 	r.begin()
 	for r.read <= r.stretch.Last {
-		if err := r.frame(ctx, msgs); err != nil {
-			if ctx.Err() == nil {
-				return errors.Join(err, r.write(ctx))
-			}
-			return err
+		err := r.frame(ctx, msgs)
+		if ctx.Err() != nil {
+			return ctx.Err() // what is not written yet is read again by whoever goes on
+		}
+		if err != nil {
+			return errors.Join(err, r.write(ctx))
 		}
 		if len(r.batch.events) >= r.opts.BatchEvents || r.batch.bytes >= r.opts.BatchBytes {
 			if err := r.write(ctx); err != nil {

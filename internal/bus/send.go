@@ -30,12 +30,22 @@ func (p *Publisher) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { p.packFrames(work) })
 	wg.Go(func() { p.sendFrames(work) })
+	if p.spooling != nil {
+		go p.keepSpool(work) // endSpooling waits for it, but not for ever
+	}
 
 	<-ctx.Done()
 	p.close()
 	p.awaitEmpty(p.opts.FlushTimeout)
+	if p.spooling != nil {
+		p.lastSpill()
+		p.awaitEmpty(p.opts.FlushTimeout)
+	}
 	stop()
 	wg.Wait()
+	if p.spooling != nil {
+		p.endSpooling()
+	}
 	if n := p.abandon(); n > 0 {
 		return fmt.Errorf("publisher: %d events not acknowledged within %v were given up", n, p.opts.FlushTimeout)
 	}
@@ -61,7 +71,10 @@ func (p *Publisher) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closed = true
-	p.seal()
+	p.sealAll()
+	if p.spooling != nil {
+		p.releaseDrained()
+	}
 	p.announceRoom()
 }
 
@@ -94,6 +107,12 @@ func (p *Publisher) abandon() int {
 		p.ready.push(f)
 	}
 	clear(p.flight)
+	if p.spooling != nil { // the disk did not take these in time
+		for _, f := range p.spooling.moving {
+			p.ready.push(f)
+		}
+		p.spooling.moving = nil
+	}
 	lost := 0
 	for _, q := range []*queue{&p.sealed, &p.ready} {
 		for f := q.pop(); f != nil; f = q.pop() {
@@ -125,7 +144,7 @@ func (p *Publisher) packFrames(ctx context.Context) {
 		case <-p.packWake:
 		case <-p.linger.C:
 			p.mu.Lock()
-			p.seal()
+			p.sealAll()
 			p.mu.Unlock()
 		case <-ctx.Done():
 			return
@@ -134,7 +153,7 @@ func (p *Publisher) packFrames(ctx context.Context) {
 }
 
 // pack makes the message of f, compressed where that saves something, and
-// queues it. A frame the server refused as too large is divided.
+// queues it. A frame that comes back is divided.
 func (p *Publisher) pack(f *frame, scratch []byte) []byte {
 	if f.msg != nil {
 		p.divide(f)
@@ -149,19 +168,22 @@ func (p *Publisher) pack(f *frame, scratch []byte) []byte {
 			packed, compressed = z, true
 		}
 	}
-	body := p.memory.get(len(packed))
-	body.b = append(body.b, packed...)
-	msg := &nats.Msg{Subject: p.subject, Header: frameHeader(frameID(f.ids), compressed), Data: body.b}
+	body := p.memory.get(recordHead + len(packed))
+	body.b = append(body.b[:recordHead], packed...)
 
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.memory.put(f.raw)
-	f.raw, f.body, f.msg = nil, body, msg
+	f.raw, f.body, f.id, f.compressed = nil, body, digest(f.ids), compressed
+	f.compose()
 	p.held += int64(cap(body.b)) - f.held
 	f.held = int64(cap(body.b))
 	p.ready.push(f)
 	p.announceRoom()
 	wake(p.sendWake)
+	if p.spooling != nil && (p.crowded() || p.closed) {
+		wake(p.spooling.wake)
+	}
 	return scratch
 }
 
@@ -197,13 +219,30 @@ func (p *Publisher) sendFrames(ctx context.Context) {
 func (p *Publisher) next(now time.Time) (f *frame, wait time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.ready.len() == 0 || len(p.flight) >= p.opts.Window || !p.conn.connected() {
+	if p.ended || p.unsure || len(p.flight) >= p.opts.Window || !p.conn.connected() {
 		return nil, 0
 	}
 	if wait = p.holdUntil.Sub(now); wait > 0 {
 		return nil, wait
 	}
-	f = p.ready.pop()
+	for {
+		if f = p.ready.pop(); f == nil { // live frames first
+			if f, wait = p.nextDrained(now); f == nil {
+				return nil, wait
+			}
+		}
+		if f.shards == len(p.subjects) {
+			break
+		}
+		if f.spooled != 0 {
+			p.spooling.landed(f)
+		}
+		p.enqueue(f) // to be divided among the shards there are
+	}
+	f.msg.Subject = p.subjects[f.shard]
+	if len(p.flight) == 0 {
+		p.progress = now
+	}
 	p.flight[f.msg] = f
 	return f, 0
 }
@@ -226,8 +265,13 @@ func (p *Publisher) acked(_ jetstream.JetStream, msg *nats.Msg, _ *jetstream.Pub
 	}
 	delete(p.flight, msg)
 	p.metrics.published(f.events, len(msg.Data))
-	p.backoff, p.holdUntil, p.failure = 0, time.Time{}, nil
-	p.forget(f)
+	p.backoff, p.holdUntil, p.failure, p.progress = 0, time.Time{}, nil, time.Now()
+	if f.spooled != 0 {
+		p.spooling.landed(f)
+		p.release(f, true)
+	} else {
+		p.forget(f)
+	}
 	wake(p.sendWake)
 }
 
@@ -242,13 +286,20 @@ func (p *Publisher) failed(_ jetstream.JetStream, msg *nats.Msg, err error) {
 		return // settled before
 	}
 	delete(p.flight, msg)
+	if f.spooled != 0 {
+		p.spooling.landed(f)
+	}
 	if tooLarge(err) {
 		f.err = err
 		p.enqueue(f)
 		return
 	}
 	p.metrics.retries.Inc()
-	p.ready.push(f)
+	if f.spooled != 0 {
+		p.again(f)
+	} else {
+		p.ready.push(f)
+	}
 	p.failure = err
 	if now.After(p.holdUntil) {
 		p.backoff = min(max(2*p.backoff, minBackoff), maxBackoff)
@@ -265,33 +316,6 @@ func tooLarge(err error) bool {
 	var api *jetstream.APIError
 	return errors.Is(err, nats.ErrMaxPayload) ||
 		errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamMessageExceedsMaximum
-}
-
-// divide makes two frames of one that is too large, and from now on makes
-// frames half as large. An event that is too large alone is dropped.
-func (p *Publisher) divide(f *frame) {
-	packets, _, err := unpack(f.msg.Header, f.body.b, nil)
-	if err != nil {
-		panic(fmt.Sprintf("bus: own frame does not unpack: %v", err))
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	defer p.forget(f)
-	if f.events == 1 {
-		p.refuse(f)
-		return
-	}
-	p.frameBytes.Store(max(p.frameBytes.Load()/2, minFrameBytes))
-	ids, half := f.ids, f.events/2
-	for _, n := range []int{half, f.events - half} {
-		part := p.newFrame(f.write)
-		for range n {
-			size := packetLen(packets)
-			part.add(packets[:size], trace.ID(ids[:len(trace.ID{})]))
-			packets, ids = packets[size:], ids[len(trace.ID{}):]
-		}
-		p.enqueue(part)
-	}
 }
 
 // refuse gives up the single event of f. The lock is held.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -184,28 +183,12 @@ type savedState struct {
 
 // SaveState keeps a state in a file, for the time when NATS cannot be asked.
 // The file is whole at any time, even after a power failure.
-func SaveState(path string, st State) (err error) {
+func SaveState(path string, st State) error {
 	text, err := json.Marshal(savedState{st, st.Revision})
-	if err != nil {
-		return fmt.Errorf("save state: %w", err)
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
-	if err != nil {
-		return fmt.Errorf("save state: %w", err)
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(f.Name())
-		}
-	}()
-	_, err = f.Write(append(text, '\n'))
 	if err == nil {
-		err = f.Sync()
+		err = replaceFile(path, append(text, '\n'))
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return fmt.Errorf("save state: %w", err)
-	}
-	if err = os.Rename(f.Name(), path); err != nil {
+	if err != nil {
 		return fmt.Errorf("save state: %w", err)
 	}
 	return nil

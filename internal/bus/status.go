@@ -27,6 +27,8 @@ type StreamStatus struct {
 	Replicas   int           `json:"replicas"`
 	Storage    string        `json:"storage"`
 	Duplicates time.Duration `json:"duplicates"`
+
+	Shards []StreamStatus `json:"shards,omitempty"` // each stream by itself, when there are several
 }
 
 // ConsumerStatus is how far behind a durable consumer is, and how long it may
@@ -46,13 +48,22 @@ type ConsumerStatus struct {
 	Paused       bool          `json:"paused,omitempty"`
 }
 
-// StreamStatus returns how full the stream is.
+// StreamStatus returns how full the stream is, or all of them together when
+// events are spread over several.
 func (c *Conn) StreamStatus(ctx context.Context) (StreamStatus, error) {
-	s, err := c.js.Stream(ctx, StreamName)
+	names, err := c.eventStreams(ctx)
 	if err != nil {
-		return StreamStatus{}, fmt.Errorf("stream %s: %w", StreamName, err)
+		return StreamStatus{}, err
 	}
-	return streamStatus(s.CachedInfo()), nil
+	var all []StreamStatus
+	for _, name := range names {
+		s, err := c.js.Stream(ctx, name)
+		if err != nil {
+			return StreamStatus{}, fmt.Errorf("stream %s: %w", name, err)
+		}
+		all = append(all, streamStatus(s.CachedInfo()))
+	}
+	return together(all), nil
 }
 
 func streamStatus(info *jetstream.StreamInfo) StreamStatus {
@@ -66,11 +77,28 @@ func streamStatus(info *jetstream.StreamInfo) StreamStatus {
 	}
 }
 
-// Consumers returns how far every durable consumer of the stream is.
+// Consumers returns how far every durable consumer is: of several streams
+// together, when events are spread over them.
 func (c *Conn) Consumers(ctx context.Context) ([]ConsumerStatus, error) {
-	s, err := c.js.Stream(ctx, StreamName)
+	names, err := c.eventStreams(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("stream %s: %w", StreamName, err)
+		return nil, err
+	}
+	var all [][]ConsumerStatus
+	for _, name := range names {
+		one, err := c.consumersOf(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, one)
+	}
+	return joined(all), nil
+}
+
+func (c *Conn) consumersOf(ctx context.Context, name string) ([]ConsumerStatus, error) {
+	s, err := c.js.Stream(ctx, name)
+	if err != nil {
+		return nil, fmt.Errorf("stream %s: %w", name, err)
 	}
 	stream := streamStatus(s.CachedInfo())
 	var all []ConsumerStatus
@@ -87,7 +115,7 @@ func (c *Conn) Consumers(ctx context.Context) ([]ConsumerStatus, error) {
 		all = append(all, st)
 	}
 	if err := list.Err(); err != nil {
-		return nil, fmt.Errorf("consumers of stream %s: %w", StreamName, err)
+		return nil, fmt.Errorf("consumers of stream %s: %w", name, err)
 	}
 	return all, nil
 }

@@ -31,6 +31,8 @@ type StreamConfig struct {
 	MaxBytes   int64         // 0 is 10 GiB, or less where the server has less room
 	Memory     bool          // keep nothing on disk
 	Duplicates time.Duration // how long a frame is recognised when it is published again; 0 is 2 min
+	Leave      bool          // make nothing: somebody else does
+	Shards     int           // streams to spread events over, where none exist; 0 is 1
 }
 
 // A Difference is a setting of a stream that exists and is not as wanted.
@@ -48,19 +50,30 @@ func (d Difference) String() string {
 // differences are returned for someone to say. It waits for nothing; call it
 // again when it fails because NATS is away.
 func (c *Conn) EnsureStreams(ctx context.Context, cfg StreamConfig) ([]Difference, error) {
-	events, err := c.ensureEvents(ctx, cfg)
-	if err != nil {
-		return nil, err
-	}
-	rejects, err := c.ensureStream(ctx, cfg.rejects())
-	if err != nil {
-		return nil, err
+	if cfg.Leave {
+		return nil, nil
 	}
 	bucket, err := c.ensureBucket(ctx, cfg.bucket())
 	if err != nil {
 		return nil, err
 	}
-	return slices.Concat(events, rejects, bucket), nil
+	shards, agreed, err := c.agreeOnShards(ctx, cfg.Shards)
+	if err != nil {
+		return nil, err
+	}
+	var events []Difference
+	for shard := range shards {
+		diffs, err := c.ensureEvents(ctx, cfg, shard, shards)
+		if err != nil {
+			return nil, err
+		}
+		events = append(events, diffs...)
+	}
+	rejects, err := c.ensureStream(ctx, cfg.rejects())
+	if err != nil {
+		return nil, err
+	}
+	return slices.Concat(agreed, events, rejects, bucket), nil
 }
 
 func (cfg StreamConfig) storage() jetstream.StorageType {
@@ -120,10 +133,21 @@ func (cfg StreamConfig) bucket() jetstream.KeyValueConfig {
 	}
 }
 
-// ensureEvents makes the stream of frames. The server reserves MaxBytes, so
-// when nobody asked for a size, one that fits is looked for.
-func (c *Conn) ensureEvents(ctx context.Context, cfg StreamConfig) ([]Difference, error) {
-	want := cfg.events()
+// shard is the stream of frames of one shard.
+func (cfg StreamConfig) shard(shard, shards int) jetstream.StreamConfig {
+	s := cfg.events()
+	if shards > 1 {
+		s.Name, s.Subjects = streamOf(shard, shards), []string{shardSubject(shard) + ".>"}
+		s.Description = fmt.Sprintf("frames of traced SIP events, shard %d of %d", shard, shards)
+		s.MaxBytes = max(s.MaxBytes/int64(shards), minMaxBytes)
+	}
+	return s
+}
+
+// ensureEvents makes the stream of frames of one shard. The server reserves
+// MaxBytes, so when nobody asked for a size, one that fits is looked for.
+func (c *Conn) ensureEvents(ctx context.Context, cfg StreamConfig, shard, shards int) ([]Difference, error) {
+	want := cfg.shard(shard, shards)
 	diffs, err := c.ensureStream(ctx, want)
 	for cfg.MaxBytes == 0 && noRoom(err) && want.MaxBytes/2 >= minMaxBytes {
 		want.MaxBytes /= 2

@@ -2,7 +2,9 @@ package bus
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -19,7 +21,7 @@ const (
 type TailOptions struct {
 	All     bool      // begin with the oldest frame
 	Since   time.Time // begin with what was stored then; capture may have been earlier
-	Seq     uint64    // begin with this frame
+	Seq     uint64    // begin with this frame, of each stream when there are several
 	Subject string    // only frames of this subject, wildcards allowed; empty is all
 	Stop    bool      // end when everything that was there at the start is shown
 }
@@ -40,12 +42,68 @@ func NewTail(conn *Conn, o TailOptions, log *slog.Logger) *Tail {
 	return &Tail{conn, o, log}
 }
 
-// Run writes every frame to sink, in the order of the stream and each once. An
-// error of the sink ends it; that NATS goes away does not.
+// Run writes every frame to sink, in the order of the stream and each once. Of
+// several streams each is in order. An error of the sink ends it; that NATS
+// goes away does not.
 func (t *Tail) Run(ctx context.Context, sink trace.Sink) error {
-	r := tailRun{Tail: t, sink: sink}
+	names := t.learn(ctx)
+	if len(names) == 1 {
+		r := tailRun{Tail: t, stream: names[0], filter: t.opts.Subject, sink: sink}
+		return r.run(ctx)
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	var (
+		wg   sync.WaitGroup
+		one  = oneByOne(sink)
+		errs = make([]error, len(names))
+	)
+	for shard, name := range names {
+		filter, ok := filterOf(t.opts.Subject, shard, len(names))
+		if !ok {
+			continue
+		}
+		r := tailRun{Tail: t, stream: name, filter: filter, sink: one}
+		wg.Go(func() {
+			if errs[shard] = r.run(ctx); errs[shard] != nil {
+				stop()
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// oneByOne is sink for several who write.
+func oneByOne(sink trace.Sink) trace.Sink {
+	var mu sync.Mutex
+	return trace.SinkFunc(func(ctx context.Context, events []trace.Event) error {
+		mu.Lock()
+		defer mu.Unlock()
+		return sink.Write(ctx, events)
+	})
+}
+
+// learn returns the streams there are, as soon as there are any; none when ctx
+// has ended.
+func (t *Tail) learn(ctx context.Context) []string {
+	for pause := minBackoff; t.conn.await(ctx) == nil; pause = min(2*pause, maxBackoff) {
+		names, err := t.conn.eventStreams(ctx)
+		if err == nil {
+			return names
+		}
+		if ctx.Err() == nil {
+			t.log.Warn("reading the stream, trying again", "stream", StreamName, "err", plain(err))
+		}
+		sleep(ctx, pause)
+	}
+	return nil
+}
+
+// run reads one stream.
+func (r *tailRun) run(ctx context.Context) error {
 	for pause := minBackoff; ctx.Err() == nil; pause = min(2*pause, maxBackoff) {
-		if t.conn.await(ctx) != nil {
+		if r.conn.await(ctx) != nil {
 			break
 		}
 		before := r.last
@@ -59,7 +117,7 @@ func (t *Tail) Run(ctx context.Context, sink trace.Sink) error {
 		if r.last != before {
 			pause = minBackoff
 		}
-		t.log.Warn("reading the stream, trying again", "stream", StreamName, "err", plain(err))
+		r.log.Warn("reading the stream, trying again", "stream", r.stream, "err", plain(err))
 		sleep(ctx, pause)
 	}
 	return nil
@@ -68,6 +126,8 @@ func (t *Tail) Run(ctx context.Context, sink trace.Sink) error {
 // tailRun is one Run: where it is.
 type tailRun struct {
 	*Tail
+	stream string
+	filter string
 	sink   trace.Sink
 	last   uint64 // sequence of the frame shown last; 0 is none yet
 	now    uint64 // last of the stream at the start
@@ -84,7 +144,7 @@ func (r *tailRun) read(ctx context.Context) error {
 	if err := r.begin(ctx); err != nil {
 		return err
 	}
-	cons, err := r.conn.js.OrderedConsumer(ctx, StreamName, r.config())
+	cons, err := r.conn.js.OrderedConsumer(ctx, r.stream, r.config())
 	if err != nil {
 		return err
 	}
@@ -114,7 +174,7 @@ func (r *tailRun) begin(ctx context.Context) error {
 	if r.begun {
 		return nil
 	}
-	s, err := r.conn.js.Stream(ctx, StreamName)
+	s, err := r.conn.js.Stream(ctx, r.stream)
 	if err != nil {
 		return err
 	}
@@ -125,7 +185,7 @@ func (r *tailRun) begin(ctx context.Context) error {
 // config asks for what follows the frame shown last.
 func (r *tailRun) config() jetstream.OrderedConsumerConfig {
 	cfg := jetstream.OrderedConsumerConfig{
-		FilterSubjects:    []string{r.opts.Subject},
+		FilterSubjects:    []string{r.filter},
 		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
 		InactiveThreshold: tailInactive,
 	}

@@ -34,7 +34,7 @@ func (s *StateStore) Watch(ctx context.Context, last State, fn func(State)) erro
 	defer func() { _ = sub.Unsubscribe() }() // a closed connection has unsubscribed already
 
 	w := &stateWatch{store: s, known: reading{state: last}, fn: fn}
-	reader := stateReader{store: s, wanted: make(chan struct{}, 1), read: make(chan reading)}
+	reader := bucketReader[reading]{conn: s.conn, read: s.read, wanted: make(chan struct{}, 1), got: make(chan reading)}
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)
@@ -56,7 +56,7 @@ type stateWatch struct {
 	wasOn  bool  // and whether it meant on
 }
 
-func (w *stateWatch) run(ctx context.Context, heard <-chan *nats.Msg, reader *stateReader) {
+func (w *stateWatch) run(ctx context.Context, heard <-chan *nats.Msg, reader *bucketReader[reading]) {
 	expiry := time.NewTimer(0)
 	defer expiry.Stop()
 	for {
@@ -72,7 +72,7 @@ func (w *stateWatch) run(ctx context.Context, heard <-chan *nats.Msg, reader *st
 		case msg := <-heard:
 			w.hear(msg)
 			wake(reader.wanted) // what was heard may come from a bucket made anew, or not be understood
-		case r := <-reader.read:
+		case r := <-reader.got:
 			w.learn(r)
 		}
 	}
@@ -115,50 +115,4 @@ func (w *stateWatch) learn(r reading) {
 	default:
 		w.known = r
 	}
-}
-
-// stateReader reads the bucket when it is wanted, after every reconnect and at
-// intervals.
-type stateReader struct {
-	store  *StateStore
-	wanted chan struct{} // size 1
-	read   chan reading
-}
-
-func (r *stateReader) run(ctx context.Context) {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	pause := minBackoff
-	for {
-		changed := r.store.conn.changed()
-		select {
-		case <-ctx.Done():
-			return
-		case <-changed:
-		case <-r.wanted:
-		case <-timer.C:
-		}
-		if !r.store.conn.connected() {
-			continue
-		}
-		got, err := r.once(ctx)
-		if err != nil {
-			pause = min(2*pause, maxBackoff)
-			timer.Reset(pause)
-			continue
-		}
-		pause = minBackoff
-		timer.Reset(watchPoll)
-		select {
-		case r.read <- got:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-func (r *stateReader) once(ctx context.Context) (reading, error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	return r.store.read(ctx)
 }

@@ -15,13 +15,13 @@ import (
 const (
 	idleWait  = 500 * time.Millisecond // a pull request that waits for the first frame; the end of Run waits for it
 	fetchEdge = 5 * time.Millisecond   // less than this before the end of the linger is not worth a request
-	fetchRoom = 64 << 10               // bytes around a message of the largest size, which must always fit in a request
+	fetchUnit = 64 << 10               // bytes of a full frame; only one that is a single large event is larger
 	fetchRest = 250 * time.Millisecond // after a request that went wrong
 )
 
 // worker reads one batch after the other and brings it into the sink.
 type worker struct {
-	c       *Consumer
+	c       *reader
 	jc      jetstream.Consumer
 	sink    trace.Sink
 	ackWait time.Duration
@@ -35,7 +35,7 @@ type worker struct {
 	eventsPerFrame, bytesPerFrame float64 // lately
 }
 
-func newWorker(c *Consumer, jc jetstream.Consumer, sink trace.Sink) *worker {
+func newWorker(c *reader, jc jetstream.Consumer, sink trace.Sink) *worker {
 	cfg := jc.CachedInfo().Config
 	return &worker{
 		c: c, jc: jc, sink: sink,
@@ -89,10 +89,13 @@ func (w *worker) collect(ctx context.Context) error {
 	return err
 }
 
-// fetch asks for n frames and adds what comes within wait.
+// fetch asks for n frames, or as many as surely have room in the batch, and
+// adds what comes within wait. The request itself has no limit in bytes: a
+// replicated consumer answers such a one with its end before the frames, which
+// then come to nobody, and again, and for ever.
 func (w *worker) fetch(n int, wait time.Duration) error {
-	room := max(w.c.opts.BatchBytes-w.batch.bytes, int(w.c.conn.nc.MaxPayload())+fetchRoom)
-	msgs, err := w.jc.Fetch(n, jetstream.FetchMaxWait(wait), jetstream.FetchMaxBytes(room))
+	n = max(1, min(n, (w.c.opts.BatchBytes-w.batch.bytes)/fetchUnit))
+	msgs, err := w.jc.Fetch(n, jetstream.FetchMaxWait(wait))
 	if err != nil {
 		return err
 	}

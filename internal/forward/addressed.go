@@ -187,6 +187,8 @@ func (d *Destination) fromAfar() error {
 		return errors.New("an event must not name files: ca, cert, key")
 	case d.From.IsValid():
 		return errors.New("an event must not name a local address: from")
+	case d.NoMark || d.Taps:
+		return errors.New("an event must not set aside the guard against loops: mark, taps")
 	case d.Fallback != nil:
 		return errors.New("an event names its destinations one by one: no fallback")
 	}

@@ -94,6 +94,8 @@ func TestAddressed_refusesWhatIsNotAllowedAndSendsTheRest(t *testing.T) {
 		{"files of ours as authority", "hep+tls://127.0.0.1?ca=/etc/passwd", "bad destination"},
 		{"files of ours as key", "hep+tls://127.0.0.1?cert=/etc/ssl/a&key=/etc/ssl/b", "bad destination"},
 		{"an address of ours", good + "?from=127.0.0.9", "bad destination"},
+		{"no mark against loops", good + "?mark=0", "bad destination"},
+		{"no guard against loops", good + "?taps=1", "bad destination"},
 		{"more destinations inside", good + "?fallback=hep+tcp://127.0.0.1", "bad destination"},
 	}
 	for _, tt := range badDestinations {

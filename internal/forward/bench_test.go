@@ -4,6 +4,7 @@ import (
 	"net"
 	"testing"
 
+	"github.com/seed-452fa805/siptrace/pkg/hep"
 	"github.com/seed-452fa805/siptrace/pkg/trace"
 )
 
@@ -27,11 +28,12 @@ func TestUDP_doesNotAllocate(t *testing.T) {
 		{"hep+udp", "?auth=key&node=central"}, {"sip+udp", ""}, {"sip+udp", "?xheaders=1"},
 	} {
 		t.Run(tt.scheme+tt.options, func(t *testing.T) {
-			s := openSink(t, tt.scheme+"://"+deaf(t)+tt.options, Options{SkipAddressed: true})
+			s := openSink(t, tt.scheme+"://"+deaf(t)+tt.options, Options{SkipAddressed: true, Guard: newFleet("home")})
 			events := invites(200)
 			events[0].Flags = trace.NoDuplicate
 			events[1].Destinations = []string{"sip:127.0.0.1"}
 			events[2].Type = trace.TypeLog
+			events[3].Chunks = hep.AppendChunk(nil, trace.Vendor, trace.ChunkOrigin, []byte("home"))
 			write := func() {
 				if err := s.Write(t.Context(), events); err != nil {
 					t.Fatal(err)
@@ -128,7 +130,7 @@ func BenchmarkEncode(b *testing.B) {
 	} {
 		b.Run(tt.name, func(b *testing.B) {
 			d := parse(b, tt.uri)
-			var enc encoder = newHEPEncoder(d)
+			var enc encoder = newHEPEncoder(d, nil)
 			if d.XHeaders {
 				enc = &sipEncoder{xheaders: true}
 			}

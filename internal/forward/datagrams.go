@@ -117,6 +117,12 @@ func (s *datagrams) flush(ctx context.Context, events []trace.Event) error {
 		err = s.send(events)
 	}
 	s.state.set(err)
+	if isLoop(err) {
+		for range s.batch.index {
+			s.count.skip(skipLoop)
+		}
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("send to %s: %w", s.d.HostPort(), err)
 	}
@@ -130,6 +136,9 @@ func (s *datagrams) open(ctx context.Context) error {
 	}
 	to, err := s.lookup(ctx)
 	if err != nil {
+		return err
+	}
+	if err := s.d.refused(s.o.Guard, to); err != nil {
 		return err
 	}
 	if s.sock != nil && s.sock.to == to {

@@ -57,7 +57,9 @@ type Destination struct {
 	SetCaptureID bool
 	Auth         Secret // HEP authentication key; empty is none
 	Node         string // in place of the event's capture agent name; empty is the event's
+	NoMark       bool   // HEP version 3: without the chunk that says which fleet has sent the packet
 
+	Taps          bool           // send even where a tap of this fleet seems to listen
 	From          netip.AddrPort // local address; zero is the system's choice
 	IgnoreRefused bool           // UDP: go on when the far side says that nobody listens
 	Fallback      *Destination   // takes what is too long for a datagram; nil is none
@@ -91,10 +93,10 @@ func (s Secret) GoString() string { return strconv.Quote(s.String()) }
 
 // ParseDestination reads a destination as users write it:
 //
-//	hep+udp://host:9060?version=1|2|3&capture-id=N&auth=KEY&node=NAME&from=udp:10.1.1.2:5000&refused=hold|ignore&fallback=hep+tcp://…
+//	hep+udp://host:9060?version=1|2|3&capture-id=N&auth=KEY&node=NAME&mark=0&from=udp:10.1.1.2:5000&refused=hold|ignore&fallback=hep+tcp://…
 //	hep+tcp://host:9060?capture-id=N&auth=KEY&node=NAME&from=tcp:10.1.1.2
 //	hep+tls://host:9061?…&ca=FILE&cert=FILE&key=FILE&server-name=NAME&insecure=true
-//	sip+udp://host:5060?xheaders=1&from=…&refused=…
+//	sip+udp://host:5060?xheaders=1&taps=1&from=…&refused=…
 //	sip:10.1.1.1:5888;transport=udp
 //
 // The last is how siptrace's duplicate_uri is written, and means plain SIP over
@@ -104,6 +106,8 @@ func (s Secret) GoString() string { return strconv.Quote(s.String()) }
 // HEP versions 1 and 2 do not say where a packet ends, so they go over UDP only.
 // Version 2 has room for the lower 16 bits of a capture id, version 1 for none.
 // refused=ignore is for a port on which nobody listens and somebody sniffs.
+// mark=0 leaves out the chunk by which a tap of this fleet knows a packet of
+// its own, and taps=1 sends without a mark even where such a tap seems to listen.
 //
 // An error shows neither the options' values nor a password.
 func ParseDestination(s string) (Destination, error) {

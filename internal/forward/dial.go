@@ -19,6 +19,7 @@ import (
 type streamConn struct {
 	net.Conn
 	tcp         *tcpConn
+	to          netip.AddrPort
 	peer, local string
 }
 
@@ -51,7 +52,14 @@ func dialStream(ctx context.Context, d Destination, o Options) (*streamConn, err
 	dialer := net.Dialer{
 		Resolver:        o.Resolver,
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3},
-		Control:         func(_, _ string, raw syscall.RawConn) error { return setUserTimeout(raw, o.WriteTimeout) },
+		Control: func(_, to string, raw syscall.RawConn) error {
+			if addr, err := netip.ParseAddrPort(to); err == nil {
+				if err := d.refused(o.Guard, addr); err != nil {
+					return err
+				}
+			}
+			return setUserTimeout(raw, o.WriteTimeout)
+		},
 	}
 	if d.From.IsValid() {
 		dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(d.From.Addr(), 0))
@@ -61,7 +69,8 @@ func dialStream(ctx context.Context, d Destination, o Options) (*streamConn, err
 		return nil, err
 	}
 	below := &tcpConn{TCPConn: conn.(*net.TCPConn)}
-	c := &streamConn{Conn: below, tcp: below, peer: conn.RemoteAddr().String(), local: conn.LocalAddr().String()}
+	to := conn.RemoteAddr().(*net.TCPAddr).AddrPort()
+	c := &streamConn{Conn: below, tcp: below, to: netip.AddrPortFrom(to.Addr().Unmap(), to.Port()), peer: conn.RemoteAddr().String(), local: conn.LocalAddr().String()}
 	below.raw, err = below.SyscallConn()
 	if err == nil && d.Scheme == HEPTLS {
 		c.Conn, err = handshake(ctx, below, d)

@@ -72,7 +72,8 @@ func (r *rejects) err() error {
 // hepEncoder writes HEP as a destination wants it: in the order of chunks that
 // the usual agents have, always with the IP protocol and the protocol type,
 // with the time of capture, and with the chunks that siptrace does not know
-// passed through as they came.
+// passed through as they came. Behind the payload it writes which fleet has
+// sent the packet, if there is a guard.
 //
 // Versions 1 and 2 carry SIP only. Version 2 has 16 bits for the capture id: a
 // larger one loses its upper bits, as it does in Kamailio. Both have one
@@ -83,12 +84,16 @@ type hepEncoder struct {
 	captureID    uint32
 	setCaptureID bool
 	auth, node   []byte // nil is the event's
+	guard        Guard  // nil marks nothing
 
 	packet hep.Packet // of the last event
 }
 
-func newHEPEncoder(d Destination) *hepEncoder {
+func newHEPEncoder(d Destination, g Guard) *hepEncoder {
 	h := &hepEncoder{version: d.Version, captureID: d.CaptureID, setCaptureID: d.SetCaptureID}
+	if d.Version == 3 && !d.NoMark {
+		h.guard = g
+	}
 	if d.Auth != "" {
 		h.auth = []byte(d.Auth)
 	}
@@ -124,6 +129,9 @@ func (h *hepEncoder) append(dst []byte, e *trace.Event) ([]byte, error) {
 	out, err := p.Append(dst)
 	if err != nil {
 		return dst, encodeRefusal(err)
+	}
+	if h.guard != nil {
+		out = mark(out, len(dst), h.guard.Origin())
 	}
 	return out, nil
 }

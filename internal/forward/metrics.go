@@ -12,6 +12,7 @@ const (
 	skipAddressed   = "addressed"     // the event names its own destinations
 	skipUnaddressed = "not addressed" // and here, it names none
 	skipNotSIP      = "not sip"       // the destination takes SIP only
+	skipLoop        = "loop"          // it would come back, or has come back
 )
 
 // Reasons for which an event cannot be sent, in rejections.
@@ -102,6 +103,7 @@ type counters struct {
 	connections                     prometheus.Gauge
 	skipFlagged, skipAddressed      prometheus.Counter
 	skipUnaddressed, skipNotSIP     prometheus.Counter
+	skipLoop                        prometheus.Counter
 
 	label              string
 	rejected, troubles *prometheus.CounterVec
@@ -119,6 +121,7 @@ func (m *metrics) of(label string) *counters {
 		skipAddressed:   m.skipped.WithLabelValues(label, skipAddressed),
 		skipUnaddressed: m.skipped.WithLabelValues(label, skipUnaddressed),
 		skipNotSIP:      m.skipped.WithLabelValues(label, skipNotSIP),
+		skipLoop:        m.skipped.WithLabelValues(label, skipLoop),
 		label:           label,
 		rejected:        m.rejected,
 		troubles:        m.troubles,
@@ -136,6 +139,8 @@ func (c *counters) skip(reason string) {
 		c.skipUnaddressed.Inc()
 	case skipNotSIP:
 		c.skipNotSIP.Inc()
+	case skipLoop:
+		c.skipLoop.Inc()
 	}
 }
 

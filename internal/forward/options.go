@@ -66,6 +66,26 @@ func options() []option {
 			func(d *Destination) string { return d.Node },
 		},
 		{
+			"mark", []Scheme{HEPUDP, HEPTCP, HEPTLS},
+			func(d *Destination, v string) error {
+				var on bool
+				err := setBool(&on, v)
+				d.NoMark = !on
+				return err
+			},
+			func(d *Destination) string {
+				if d.NoMark {
+					return "0"
+				}
+				return ""
+			},
+		},
+		{
+			"taps", []Scheme{HEPUDP, HEPTCP, HEPTLS, SIPUDP},
+			func(d *Destination, v string) error { return setBool(&d.Taps, v) },
+			func(d *Destination) string { return boolText(d.Taps) },
+		},
+		{
 			"xheaders", []Scheme{SIPUDP},
 			func(d *Destination, v string) error { return setBool(&d.XHeaders, v) },
 			func(d *Destination) string { return boolText(d.XHeaders) },

@@ -43,6 +43,9 @@ type Options struct {
 	// or TLS.
 	Fallback *Destination
 
+	// Guard keeps what is sent from coming back; nil does not.
+	Guard Guard
+
 	DialTimeout  time.Duration // for a connection and its TLS handshake; 0 is 5 s
 	WriteTimeout time.Duration // without any progress of a connection; 0 is 10 s
 	ResolveEvery time.Duration // how old the address of a name may be, over UDP; 0 is 30 s
@@ -93,7 +96,7 @@ func Open(d Destination, o Options, reg prometheus.Registerer, log *slog.Logger)
 func open(d Destination, o Options, m *metrics, label string, log *slog.Logger) (Sink, error) {
 	log = log.With("destination", d)
 	count := m.of(label)
-	pick := selection{skipAddressed: o.SkipAddressed, count: count}
+	pick := selection{skipAddressed: o.SkipAddressed, guard: o.Guard, count: count}
 	switch {
 	case d.Scheme.stream():
 		return newStream(d, o, pick, count, log)
@@ -107,7 +110,7 @@ func open(d Destination, o Options, m *metrics, label string, log *slog.Logger) 
 		over = o.Fallback
 	}
 	if over == nil {
-		return newDatagrams(d, o, newHEPEncoder(d), nil, pick, count, log)
+		return newDatagrams(d, o, newHEPEncoder(d, o.Guard), nil, pick, count, log)
 	}
 	if err := over.canBeFallback(); err != nil {
 		return nil, fmt.Errorf("fallback %s: %w", over, err)
@@ -117,12 +120,13 @@ func open(d Destination, o Options, m *metrics, label string, log *slog.Logger) 
 	if err != nil {
 		return nil, fmt.Errorf("fallback %s: %w", over, err)
 	}
-	return newDatagrams(d, o, newHEPEncoder(d), fallback, pick, count, log)
+	return newDatagrams(d, o, newHEPEncoder(d, o.Guard), fallback, pick, count, log)
 }
 
 // selection decides which events a sink has to do with.
 type selection struct {
 	skipAddressed bool
+	guard         Guard
 	count         *counters
 }
 
@@ -133,6 +137,8 @@ func (s *selection) takes(e *trace.Event) bool {
 		s.count.skip(skipFlagged)
 	case s.skipAddressed && len(e.Destinations) > 0:
 		s.count.skip(skipAddressed)
+	case hasBeen(s.guard, e):
+		s.count.skip(skipLoop)
 	default:
 		return true
 	}

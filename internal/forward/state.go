@@ -32,6 +32,10 @@ func (s *state) set(err error) {
 	}
 	was := s.note(err)
 	switch {
+	case isLoop(err):
+		if count, ok := s.warn.allow(time.Now()); ok {
+			s.log.Warn("destination leads back to this fleet, events skipped", "count", count, "err", plain(err))
+		}
 	case err != nil:
 		if count, ok := s.warn.allow(time.Now()); ok {
 			s.log.Warn("collector away, trying again", "count", count, "err", plain(err))
@@ -65,7 +69,10 @@ func (s *state) check() error {
 func plain(err error) error {
 	var errno syscall.Errno
 	var dns *net.DNSError
+	var loop *loopError
 	switch {
+	case errors.As(err, &loop):
+		return loop
 	case errors.As(err, &errno):
 		return errno
 	case errors.As(err, &dns):

@@ -53,7 +53,7 @@ func newStream(d Destination, o Options, pick selection, count *counters, log *s
 		return nil, err
 	}
 	s := &stream{
-		d: d, o: o, enc: newHEPEncoder(d), pick: pick, count: count, log: log,
+		d: d, o: o, enc: newHEPEncoder(d, o.Guard), pick: pick, count: count, log: log,
 		life: newLife(), turn: newTurn(), state: &state{d: d, log: log, err: errNotConnected},
 	}
 	s.calm()
@@ -112,7 +112,11 @@ func (s *stream) push(ctx context.Context, job *job) (*link, error) {
 		}
 		if l == nil {
 			var err error
-			if l, err = s.connected(ctx); err != nil {
+			if l, err = s.connected(ctx); isLoop(err) {
+				s.skipAll(job)
+				return nil, nil
+			}
+			if err != nil {
 				return nil, err
 			}
 		}
@@ -143,13 +147,29 @@ func (s *stream) encode(job *job) {
 	job.bytes += len(s.buf)
 }
 
+// skipAll settles a job whose events would come back.
+func (s *stream) skipAll(job *job) {
+	for len(s.buf) > 0 {
+		s.encode(job)
+	}
+	for range job.sent {
+		s.count.skip(skipLoop)
+	}
+	job.sent, job.bytes = 0, 0
+}
+
 // connected returns a connection that is up. With the turn taken.
 func (s *stream) connected(ctx context.Context) (*link, error) {
 	if s.life.ended() {
 		return nil, errClosed
 	}
 	if s.link != nil {
-		if s.link.up() {
+		loop := s.d.refused(s.o.Guard, s.link.conn.to)
+		switch {
+		case loop != nil:
+			s.state.set(loop)
+			s.link.close()
+		case s.link.up():
 			return s.link, nil
 		}
 		s.link.wait()
@@ -169,6 +189,11 @@ func (s *stream) connect(ctx context.Context) (*link, error) {
 	within, cancel := context.WithTimeout(ctx, s.o.DialTimeout)
 	defer cancel()
 	conn, err := dialStream(within, s.d, s.o)
+	if isLoop(err) {
+		s.state.set(err)
+		s.calm()
+		return nil, err
+	}
 	pause, _ := s.backoff.Next() // it goes on for ever
 	s.next = time.Now().Add(pause)
 	if err != nil {

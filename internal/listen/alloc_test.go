@@ -33,9 +33,11 @@ func TestHEPUDP_allocatesNothingPerEvent(t *testing.T) {
 		"HEP1":       packet(t, invite(), func(p *hep.Packet) { p.Version, p.Node, p.CaptureID = 1, nil, 0 }),
 		"wrong key":  packet(t, invite(), func(p *hep.Packet) { p.AuthKey = []byte("wrong") }),
 		"no payload": packet(t, "", nil),
+		"forwarded":  been(t, invite(), "far", "farther"),
 	}
 	for name, b := range tests {
-		o := HEPOptions{}
+		o := HEPOptions{Guard: NewGuard(nil)}
+		o.Guard.SetFleet("home")
 		if name == "wrong key" {
 			o.Auth = "secret"
 		}
@@ -60,7 +62,7 @@ func TestHEPUDP_allocatesNothingPerEvent(t *testing.T) {
 		if n := testing.AllocsPerRun(100, round); n != 0 {
 			t.Errorf("%s: %v allocations for 10 packets, want 0", name, n)
 		}
-		if want := 10 * 102; o.Auth == "" && name != "no payload" && events != want {
+		if want := 10 * 102; o.Auth == "" && name != "no payload" && name != "HEP1" && events != want {
 			t.Errorf("%s: %d events, want %d", name, events, want)
 		}
 	}
@@ -68,7 +70,7 @@ func TestHEPUDP_allocatesNothingPerEvent(t *testing.T) {
 
 func TestHEPTCP_allocatesNothingPerEvent(t *testing.T) {
 	s, _ := listenTCP(t, HEPOptions{})
-	st := &stream{ctx: t.Context(), sink: discard, in: newIntake(s.count, ""), s: s}
+	st := &stream{ctx: t.Context(), sink: discard, in: newIntake(s.count, "", nil), s: s}
 	b := good(t, invite())
 	round := func() {
 		for range 10 {
@@ -88,7 +90,7 @@ func BenchmarkIntake(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	in := newIntake(count, "")
+	in := newIntake(count, "", nil)
 	p := packet(b, invite(), nil)
 	b.SetBytes(int64(len(p)))
 	b.ReportAllocs()

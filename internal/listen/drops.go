@@ -12,21 +12,25 @@ type drop int
 
 // The reasons, and the label each has in the metrics.
 const (
-	_             drop = iota
-	dropKernel         // the socket's buffer was full
-	dropEmpty          // a datagram of no bytes
-	dropNotHEP         // neither HEP1, HEP2 nor HEP3
-	dropTruncated      // ends before its payload does
-	dropLength         // states an impossible length
-	dropFamily         // states an unknown address family
-	dropChunk          // a chunk does not fit
-	dropTooLong        // longer than any HEP packet
-	dropInflate        // compressed payload that does not inflate
-	dropNoPayload      // nothing is traced in it
-	dropAuth           // not the key we ask for
-	dropStream         // a stream that is out of step, or never was HEP
-	dropTimeout        // a packet on a stream that took too long
-	dropSink           // the sink refused it
+	_               drop = iota
+	dropKernel           // the socket's buffer was full
+	dropEmpty            // a datagram of no bytes
+	dropNotHEP           // neither HEP1, HEP2 nor HEP3
+	dropTruncated        // ends before its payload does
+	dropLength           // states an impossible length
+	dropFamily           // states an unknown address family
+	dropChunk            // a chunk does not fit
+	dropTooLong          // longer than any HEP packet
+	dropInflate          // compressed payload that does not inflate
+	dropNoPayload        // nothing is traced in it
+	dropAuth             // not the key we ask for
+	dropStream           // a stream that is out of step, or never was HEP
+	dropTimeout          // a packet on a stream that took too long
+	dropLoop             // has been in this fleet's stream, or goes round in circles
+	dropIgnored          // of a sender to be ignored
+	dropNoXHeaders       // plain SIP without X-Siptrace headers
+	dropBadXHeaders      // plain SIP whose X-Siptrace headers name no addresses
+	dropSink             // the sink refused it
 	numDrops
 )
 
@@ -44,7 +48,12 @@ var dropLabels = [numDrops]string{
 	dropAuth:      "auth",
 	dropStream:    "out of step",
 	dropTimeout:   "timeout",
+	dropLoop:      "loop",
+	dropIgnored:   "ignored sender",
 	dropSink:      "sink",
+
+	dropNoXHeaders:  "no x-siptrace headers",
+	dropBadXHeaders: "bad x-siptrace headers",
 }
 
 // String is the label of the metrics.
@@ -78,28 +87,37 @@ type counters struct {
 	dropped [numDrops]prometheus.Counter
 }
 
-// newCounters registers the metrics of the source that listens at url. Several
-// sources share the vectors.
+// newCounters registers the metrics of the source of HEP that listens at url.
+// Several sources share the vectors.
 func newCounters(reg prometheus.Registerer, url string) (*counters, error) {
+	return countersOf(reg, url, "hep", "HEP packets", "HEP")
+}
+
+// newSIPCounters is newCounters for a source of plain SIP.
+func newSIPCounters(reg prometheus.Registerer, url string) (*counters, error) {
+	return countersOf(reg, url, "sip", "plain-SIP duplicates", "plain SIP")
+}
+
+func countersOf(reg prometheus.Registerer, url, kind, packets, what string) (*counters, error) {
 	c := &counters{}
 	for _, m := range []struct {
 		to         *prometheus.Counter
 		name, help string
 	}{
-		{&c.packets, "siptrace_tap_hep_packets_total", "HEP packets received, good or bad."},
-		{&c.bytes, "siptrace_tap_hep_bytes_total", "Bytes of HEP received."},
-		{&c.events, "siptrace_tap_hep_events_total", "Events made of HEP packets and handed on."},
+		{&c.packets, "packets", packets + " received, good or bad."},
+		{&c.bytes, "bytes", "Bytes of " + what + " received."},
+		{&c.events, "events", "Events made of " + packets + " and handed on."},
 	} {
 		vec, err := register(reg, prometheus.NewCounterVec(
-			prometheus.CounterOpts{Name: m.name, Help: m.help}, []string{"source"}))
+			prometheus.CounterOpts{Name: "siptrace_tap_" + kind + "_" + m.name + "_total", Help: m.help}, []string{"source"}))
 		if err != nil {
 			return nil, err
 		}
 		*m.to = vec.WithLabelValues(url)
 	}
 	vec, err := register(reg, prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "siptrace_tap_hep_dropped_total",
-		Help: "HEP packets that became no event, by reason.",
+		Name: "siptrace_tap_" + kind + "_dropped_total",
+		Help: packets + " that became no event, by reason.",
 	}, []string{"source", "reason"}))
 	if err != nil {
 		return nil, err

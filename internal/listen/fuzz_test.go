@@ -22,6 +22,8 @@ func seeds(f *testing.F) {
 		p.Private = hep.AppendChunk(nil, 99, 1, []byte("x"))
 	}))
 	f.Add(append(good(f, "one"), good(f, "two")...))
+	f.Add(been(f, message, "far", "farther"))
+	f.Add(been(f, message, "far", "home"))
 	f.Add([]byte("\x16\x03\x01"))
 	f.Add([]byte{})
 }
@@ -35,7 +37,9 @@ func FuzzIntake(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		in := newIntake(count, "")
+		guard := NewGuard(nil)
+		guard.SetFleet("home")
+		in := newIntake(count, "", guard)
 		first, last := good(t, "first"), good(t, "last")
 		if e, _, _ := in.add(first); e == nil {
 			t.Fatal("a good packet is none")
@@ -79,7 +83,7 @@ func FuzzStream(f *testing.F) {
 			_, _ = agent.Write(b)
 			_ = agent.Close()
 		}()
-		st := &stream{ctx: t.Context(), conn: conn, sink: discard, in: newIntake(s.count, ""), s: s}
+		st := &stream{ctx: t.Context(), conn: conn, sink: discard, in: newIntake(s.count, "", nil), s: s}
 		err := st.run()
 		_ = conn.Close()
 		if err == nil {

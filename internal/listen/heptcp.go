@@ -114,6 +114,11 @@ func (s *HEPTCP) Run(ctx context.Context, sink trace.Sink) error {
 		if conn == nil {
 			return nil
 		}
+		if s.o.Guard.ignores(peer(conn).Addr()) {
+			s.conns.refused.Inc() // as was asked for: no complaint
+			_ = conn.Close()
+			continue
+		}
 		select {
 		case places <- struct{}{}:
 		default:

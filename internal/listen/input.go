@@ -27,11 +27,19 @@ type Listener interface {
 //	hep+udp://:9060?rcvbuf=64MiB
 //	hep+tcp://10.0.0.1:9060?auth=KEY&conns=100
 //	hep+tls://:9061?cert=tap.crt&key=tap.key&ca=agents.crt
+//	siptrace+udp://:5066?require=0
 type Input struct {
-	Scheme string // "hep+udp", "hep+tcp" or "hep+tls"
+	Scheme string // "hep+udp", "hep+tcp", "hep+tls" or "siptrace+udp"
 	Addr   string // host and port; the host may be empty
 	HEP    HEPOptions
-	TLS    TLSFiles // of hep+tls only
+	TLS    TLSFiles   // of hep+tls only
+	SIP    SIPOptions // of siptrace+udp only
+}
+
+// Guarded is the input behind a guard.
+func (in Input) Guarded(g *Guard) Input {
+	in.HEP.Guard, in.SIP.Guard = g, g
+	return in
 }
 
 // An option of an input URL: its name, the schemes that know it, and how its
@@ -47,13 +55,15 @@ const (
 	schemeUDP = "hep+udp"
 	schemeTCP = "hep+tcp"
 	schemeTLS = "hep+tls"
+	schemeSIP = "siptrace+udp"
 
-	portHEP    = "9060"
-	portHEPTLS = "9061"
+	portHEP      = "9060"
+	portHEPTLS   = "9061"
+	portSiptrace = "5066"
 )
 
 // Schemes lists the schemes of input URLs that ParseInput knows.
-func Schemes() []string { return []string{schemeTCP, schemeTLS, schemeUDP} }
+func Schemes() []string { return []string{schemeTCP, schemeTLS, schemeUDP, schemeSIP} }
 
 // Accepts reports whether an input URL is one for ParseInput, by its scheme.
 func Accepts(input string) bool {
@@ -63,20 +73,41 @@ func Accepts(input string) bool {
 
 // options is every option there is.
 func options() []option {
-	all, streams, secure := Schemes(), []string{schemeTCP, schemeTLS}, []string{schemeTLS}
+	hep, streams, secure := []string{schemeTCP, schemeTLS, schemeUDP}, []string{schemeTCP, schemeTLS}, []string{schemeTLS}
 	return []option{
-		{"auth", all, func(in *Input, v string) error { in.HEP.Auth = v; return nil }},
+		{"auth", hep, func(in *Input, v string) error { in.HEP.Auth = v; return nil }},
 		{"ca", secure, func(in *Input, v string) error { in.TLS.CA = v; return nil }},
 		{"cert", secure, func(in *Input, v string) error { in.TLS.Cert = v; return nil }},
 		{"conns", streams, func(in *Input, v string) (err error) { in.HEP.MaxConns, err = count(v); return }},
 		{"key", secure, func(in *Input, v string) error { in.TLS.Key = v; return nil }},
-		{"rcvbuf", all, func(in *Input, v string) (err error) { in.HEP.RcvBuf, err = size(v); return }},
+		{"rcvbuf", Schemes(), func(in *Input, v string) error { return in.setRcvBuf(v) }},
+		{"require", []string{schemeSIP}, func(in *Input, v string) error { return in.setRequire(v) }},
 		{"timeout", streams, func(in *Input, v string) (err error) { in.HEP.FrameTimeout, err = duration(v); return }},
 	}
 }
 
-// ParseInput reads an input URL. The port may be left out: it is 9060, and
-// 9061 for TLS. An error never repeats the value of an option, which may be a
+// setRcvBuf sets the size of the socket's buffer.
+func (in *Input) setRcvBuf(v string) error {
+	n, err := size(v)
+	if in.Scheme == schemeSIP {
+		in.SIP.RcvBuf = n
+	} else {
+		in.HEP.RcvBuf = n
+	}
+	return err
+}
+
+// setRequire says whether plain SIP must have X-Siptrace headers.
+func (in *Input) setRequire(v string) error {
+	if v != "0" && v != "1" {
+		return fmt.Errorf("1 is wanted, or 0 for messages without x-siptrace headers, too")
+	}
+	in.SIP.Bare = v == "0"
+	return nil
+}
+
+// ParseInput reads an input URL. The port may be left out: it is 9060, 9061
+// for TLS, and 5066 for plain SIP. An error never repeats the value of an option, which may be a
 // secret.
 func ParseInput(s string) (Input, error) {
 	bare, _, _ := strings.Cut(s, "?")
@@ -89,7 +120,7 @@ func ParseInput(s string) (Input, error) {
 	case !slices.Contains(Schemes(), u.Scheme):
 		return Input{}, fmt.Errorf("input %q: unknown scheme %q, known are %s", bare, u.Scheme, strings.Join(Schemes(), ", "))
 	case u.Opaque != "" || !strings.Contains(bare, "://"):
-		return Input{}, fmt.Errorf("input %q: no address, try %s://:%s", bare, u.Scheme, portHEP)
+		return Input{}, fmt.Errorf("input %q: no address, try %s://:%s", bare, u.Scheme, defaultPort(u.Scheme))
 	case u.User != nil || u.Fragment != "" || strings.Trim(u.Path, "/") != "":
 		return Input{}, fmt.Errorf("input %q has more than a host, a port and options", bare)
 	}
@@ -109,15 +140,22 @@ func ParseInput(s string) (Input, error) {
 func hostPort(u *url.URL) (string, error) {
 	port := u.Port()
 	if port == "" {
-		port = portHEP
-		if u.Scheme == schemeTLS {
-			port = portHEPTLS
-		}
+		port = defaultPort(u.Scheme)
 	}
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
 		return "", fmt.Errorf("port %q is none", port)
 	}
 	return net.JoinHostPort(u.Hostname(), port), nil
+}
+
+func defaultPort(scheme string) string {
+	switch scheme {
+	case schemeTLS:
+		return portHEPTLS
+	case schemeSIP:
+		return portSiptrace
+	}
+	return portHEP
 }
 
 // setAll sets the options of a query.
@@ -167,12 +205,15 @@ func (in Input) String() string {
 	if in.HEP.Auth != "" {
 		add("auth", "xxxxx")
 	}
-	add("rcvbuf", strconv.Itoa(in.HEP.RcvBuf))
+	add("rcvbuf", strconv.Itoa(max(in.HEP.RcvBuf, in.SIP.RcvBuf)))
 	add("conns", strconv.Itoa(in.HEP.MaxConns))
 	add("timeout", in.HEP.FrameTimeout.String())
 	add("cert", in.TLS.Cert)
 	add("key", in.TLS.Key)
 	add("ca", in.TLS.CA)
+	if in.SIP.Bare {
+		q.Set("require", "0")
+	}
 	u.RawQuery = q.Encode()
 	return u.String()
 }
@@ -186,6 +227,8 @@ func (in Input) Listen(reg prometheus.Registerer, log *slog.Logger) (Listener, e
 		return nilOr(ListenHEPTCP(in.Addr, in.HEP, reg, log))
 	case schemeTLS:
 		return nilOr(ListenHEPTLS(in.Addr, in.TLS, in.HEP, reg, log))
+	case schemeSIP:
+		return nilOr(ListenSiptrace(in.Addr, in.SIP, reg, log))
 	}
 	return nil, fmt.Errorf("listen: unknown scheme %q, known are %s", in.Scheme, strings.Join(Schemes(), ", "))
 }

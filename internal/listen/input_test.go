@@ -24,6 +24,10 @@ func TestParseInput(t *testing.T) {
 			HEP: HEPOptions{RcvBuf: 4096, MaxConns: 7, FrameTimeout: 5 * time.Second}}},
 		{"hep+tls://?cert=a.crt&key=b.key", Input{Scheme: "hep+tls", Addr: ":9061", TLS: TLSFiles{Cert: "a.crt", Key: "b.key"}}},
 		{"hep+tls://:1?ca=c.crt&cert=a.crt&key=b.key", Input{Scheme: "hep+tls", Addr: ":1", TLS: TLSFiles{Cert: "a.crt", Key: "b.key", CA: "c.crt"}}},
+		{"siptrace+udp://", Input{Scheme: "siptrace+udp", Addr: ":5066"}},
+		{"siptrace+udp://10.0.0.1:5070?require=0&rcvbuf=65536", Input{Scheme: "siptrace+udp", Addr: "10.0.0.1:5070",
+			SIP: SIPOptions{Bare: true, RcvBuf: 65536}}},
+		{"siptrace+udp://[::1]?require=1", Input{Scheme: "siptrace+udp", Addr: "[::1]:5066"}},
 	}
 	for _, tt := range tests {
 		got, err := ParseInput(tt.in)
@@ -65,6 +69,10 @@ func TestParseInput_saysWhatIsWrongAndWhatIsKnown(t *testing.T) {
 		{"hep+tcp://:9060?conns=0", "from 1 up"},
 		{"hep+tcp://:9060?timeout=-1s", "as 30s"},
 		{"hep+tcp://:9060?timeout=topsecret", "as 30s"},
+		{"siptrace+udp:5066", "try siptrace+udp://:5066"},
+		{"siptrace+udp://:5066?auth=topsecret", "known are rcvbuf, require"},
+		{"siptrace+udp://:5066?require=maybe", "1 is wanted"},
+		{"siptrace+tcp://:5066", "known are hep+tcp, hep+tls, hep+udp, siptrace+udp"},
 		{"hep+udp://%zz?auth=topsecret", "try hep+udp://"},
 	}
 	for _, tt := range tests {
@@ -91,7 +99,7 @@ func TestInput_keepsItsSecret(t *testing.T) {
 
 func TestAccepts_goesByTheScheme(t *testing.T) {
 	for in, want := range map[string]bool{
-		"hep+udp://:9060": true, "HEP+TLS://": true, "hep+tcp:nonsense": true, "pcap:x": false, "hep+udp": false, "": false,
+		"hep+udp://:9060": true, "HEP+TLS://": true, "hep+tcp:nonsense": true, "siptrace+udp://": true, "pcap:x": false, "hep+udp": false, "": false,
 	} {
 		if got := Accepts(in); got != want {
 			t.Errorf("Accepts(%q) = %v, want %v", in, got, want)

@@ -1,45 +1,34 @@
 package listen
 
 import (
-	"context"
 	"crypto/subtle"
+	"time"
 
 	"github.com/seed-452fa805/siptrace/pkg/hep"
 	"github.com/seed-452fa805/siptrace/pkg/trace"
 )
 
-const (
-	// maxScratch is how much an intake keeps of its scratch from batch to batch.
-	maxScratch = 256 << 10
-
-	// fullScratch is how much of it makes a batch full.
-	fullScratch = 64 << 10
-)
-
 // intake turns HEP packets into a batch of events. It does not allocate for
 // ordinary packets. It is for one goroutine.
 type intake struct {
-	count *counters
-	auth  []byte // the key a packet must bring; empty is none
+	batch
+	auth    []byte // the key a packet must bring; empty is none
+	guard   *Guard // nil lets everything in
+	repeats repeats
 
 	dec    hep.Decoder
 	packet hep.Packet
 	names  trace.Names
-
-	// events is the batch. Its slices alias the packets or scratch, which
-	// holds what the decoder would overwrite with the next packet.
-	events  []trace.Event
-	scratch []byte
 }
 
 // newIntake makes an intake. It sets the chunks aside in which siptrace tells
 // itself on the bus what to do with an event: strangers are not to tell it.
-func newIntake(count *counters, auth string) *intake {
+func newIntake(count *counters, auth string, guard *Guard) *intake {
 	return &intake{
-		count:  count,
-		auth:   []byte(auth),
-		dec:    hep.Decoder{Lenient: true, Private: hep.VendorSiptrace},
-		events: make([]trace.Event, 0, batchSize),
+		batch: newBatch(count),
+		auth:  []byte(auth),
+		guard: guard,
+		dec:   hep.Decoder{Lenient: true, Private: hep.VendorSiptrace},
 	}
 }
 
@@ -58,44 +47,36 @@ func (in *intake) add(b []byte) (*trace.Event, drop, error) {
 	case len(p.Payload) == 0:
 		return nil, dropNoPayload, nil
 	}
+	if len(p.Private) > 0 && in.guard.meets(p.Private) {
+		return nil, dropLoop, nil
+	}
 	if p.CompressedPayload != nil {
 		p.Payload = in.keep(p.Payload)
 	}
-	p.Extra = in.keep(p.Extra)
+	p.Extra = in.keepChunks(p.Extra, p.Private)
 
-	in.events = in.events[:len(in.events)+1]
-	e := &in.events[len(in.events)-1]
+	e := in.next()
 	trace.FromHEP(e, p, &in.names)
 	return e, 0, nil
 }
 
-// keep copies to scratch what may be the decoder's own.
-func (in *intake) keep(b []byte) []byte {
-	if len(b) == 0 {
-		return nil
-	}
+// keepChunks keeps the chunks of others, and which fleets the event has been in.
+func (in *intake) keepChunks(extra, private []byte) []byte {
 	at := len(in.scratch)
-	in.scratch = append(in.scratch, b...)
-	return in.scratch[at:len(in.scratch):len(in.scratch)]
+	in.scratch = append(in.scratch, extra...)
+	if len(private) > 0 {
+		in.scratch = appendOrigins(in.scratch, private)
+	}
+	return in.since(at)
 }
 
-// full reports whether the batch should take no more.
-func (in *intake) full() bool {
-	return len(in.events) == cap(in.events) || len(in.scratch) >= fullScratch
-}
-
-// handOn gives the batch, unless it is empty, to the sink and begins the next.
-func (in *intake) handOn(ctx context.Context, sink trace.Sink) error {
-	var err error
-	if n := len(in.events); n > 0 {
-		if err = sink.Write(ctx, in.events); err == nil {
-			in.count.events.Add(float64(n))
-		}
+// stamp gives the event that was added last the time of its coming. It takes
+// the event back and reports false when the same message has come too often.
+func (in *intake) stamp(e *trace.Event, at time.Time) bool {
+	e.Time = at
+	if in.guard == nil || !in.repeats.tooMany(e) {
+		return true
 	}
-	in.events = in.events[:0]
-	in.scratch = in.scratch[:0]
-	if cap(in.scratch) > maxScratch {
-		in.scratch = nil
-	}
-	return err
+	in.undo()
+	return false
 }

@@ -36,7 +36,7 @@ func (s *HEPTCP) serve(ctx context.Context, conn net.Conn, sink trace.Sink) {
 	defer s.conns.open.Dec()
 	s.log.Debug("agent connected", "from", from)
 
-	st := &stream{ctx: ctx, conn: conn, from: from, sink: sink, in: newIntake(s.count, s.o.Auth), s: s}
+	st := &stream{ctx: ctx, conn: conn, from: from, sink: sink, in: newIntake(s.count, s.o.Auth, s.o.Guard), s: s}
 	err := st.run()
 	s.log.Debug("agent gone", "from", from, "err", err)
 	if why := endOf(err); why != 0 && ctx.Err() == nil {
@@ -107,8 +107,8 @@ func (st *stream) packet(b []byte) {
 		st.drop(why, err)
 		return
 	}
-	if e.Time.IsZero() {
-		e.Time = time.Now()
+	if e.Time.IsZero() && !st.in.stamp(e, time.Now()) {
+		st.drop(dropLoop, nil)
 	}
 }
 

@@ -81,10 +81,15 @@ type Retention struct {
 	Table string        // one trace table; empty is all of them
 	Age   time.Duration // what was captured within it is kept; 0 is for ever
 	Bytes int64         // as much is kept, the newest, and the last 24 hours' at any rate; 0 is any amount
+
+	DryRun bool // say what would go, and drop nothing
 }
 
 // ErrRetention is a Retention that would drop everything, or nothing.
 var ErrRetention = errors.New("retain: give an age, a size or both, above nought")
+
+// ErrRetaining says that another process is dropping what is old right now.
+var ErrRetaining = errors.New("another process is dropping old data now")
 
 // Check reports why r makes no sense.
 func (r Retention) Check() error {

@@ -30,6 +30,11 @@ const (
 	ChunkTracedUser  uint16 = 0x0106 // text, one chunk for each user
 	ChunkDestination uint16 = 0x0107 // text, one chunk for each URI
 	ChunkRule        uint16 = 0x0108 // text
+
+	// ChunkOrigin names a fleet whose stream the event has been in. Each
+	// hep-forwarder adds one for its own, and a tap that meets the one of its
+	// own fleet has met a loop. It travels on as one of [Event.Chunks].
+	ChunkOrigin uint16 = 0x0110
 )
 
 // ErrFrame marks a frame that cannot be decoded.
@@ -232,9 +237,13 @@ func (d *FrameDecoder) routing(e *Event, chunks []byte) error {
 		if n < 6 || n > len(b) {
 			return hep.ErrChunk
 		}
-		typ, body := binary.BigEndian.Uint16(b[2:]), b[6:n]
+		typ, chunk, body := binary.BigEndian.Uint16(b[2:]), b[:n], b[6:n]
 		b = b[n:]
 		switch typ {
+		case ChunkOrigin:
+			at := len(d.kept)
+			d.kept = append(append(d.kept, e.Chunks...), chunk...)
+			e.Chunks = d.kept[at:len(d.kept):len(d.kept)]
 		case ChunkEventID:
 			if len(body) != len(e.ID) {
 				return fmt.Errorf("event id of %d bytes: %w", len(body), hep.ErrChunk)

@@ -300,6 +300,21 @@ func TestFrameDecoder_keepsChunksThatStandApart(t *testing.T) {
 	}
 }
 
+func TestFrame_keepsWhereAnEventHasBeen(t *testing.T) {
+	e := event(1)
+	e.Chunks = hep.AppendChunk(nil, 0, 0x20, []byte{0, 1})
+	for _, fleet := range []string{"fleet-one", "fleet-two"} {
+		e.Chunks = hep.AppendChunk(e.Chunks, trace.Vendor, trace.ChunkOrigin, []byte(fleet))
+	}
+	want := []trace.Event{e, event(2), e}
+	var d trace.FrameDecoder
+	got, err := d.Decode(encode(t, want...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, got, want)
+}
+
 func TestIdentify_sameMessageSameID(t *testing.T) {
 	a, b := event(1), event(1)
 	if a.ID != b.ID || a.ID.IsZero() {
@@ -334,6 +349,9 @@ func TestIdentify_sameMessageSameID(t *testing.T) {
 func FuzzFrameDecoder(f *testing.F) {
 	f.Add(encode(f, event(1), full(2)))
 	f.Add([]byte("HEP3\x00\x06"))
+	origin := event(3)
+	origin.Chunks = hep.AppendChunk(nil, trace.Vendor, trace.ChunkOrigin, []byte("fleet"))
+	f.Add(encode(f, origin))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		var d trace.FrameDecoder
 		events, err := d.Decode(body)

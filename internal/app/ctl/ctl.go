@@ -22,10 +22,16 @@ type CLI struct {
 	Up     UpCmd     `cmd:"" help:"Run everything in one process: NATS, a tap, and a db-writer on SQLite."`
 	Demo   DemoCmd   `cmd:"" help:"Send a few calls to a tap by HEP."`
 	Trace  TraceCmd  `cmd:"" help:"Switch tracing on or off on every tap, or check which it is."`
+	Rule   RuleCmd   `cmd:"" help:"Say which calls are traced, where they go, and for how long."`
 	Status StatusCmd `cmd:"" help:"Show taps and workers, what they do, what was lost, and how far consumers lag."`
 	Tail   TailCmd   `cmd:"" help:"Watch messages as they come."`
 	Search SearchCmd `cmd:"" help:"List stored messages."`
 	Flow   FlowCmd   `cmd:"" help:"Draw one call as a ladder."`
+	Replay ReplayCmd `cmd:"" help:"Write the stream, or a stretch of it, to a database, a collector or a file once more."`
+	Export ExportCmd `cmd:"" help:"Write stored messages to a file, a collector or another database."`
+	Import ImportCmd `cmd:"" help:"Publish what is in capture files and HEP files, with the times it has there."`
+	Reject RejectCmd `cmd:"" help:"List, show, retry or remove what workers gave up on."`
+	Stream StreamCmd `cmd:"" help:"Show the streams on the bus, and change their limits and replicas."`
 	Schema SchemaCmd `cmd:"" help:"Print, apply or check the database's schema."`
 	HEP    HEPCmd    `cmd:"" name:"hep" help:"Look into HEP packets."`
 	Health HealthCmd `cmd:"" help:"Ask a service whether it is well: the probe of a container."`
@@ -42,7 +48,8 @@ Examples:
   ctl demo                                   send a few calls to it
   ctl search --since 1h --user alice
   ctl flow 8f3c@pbx --raw
-  ctl trace off --reason "maintenance" --for 30m`
+  ctl trace off --reason "maintenance" --for 30m
+  ctl rule add --caller alice --for 15m --table sip_trace_alice`
 
 // Env is what a command works with.
 type Env struct {

@@ -3,6 +3,7 @@ package ctl
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/seed-452fa805/siptrace/internal/app"
 	"github.com/seed-452fa805/siptrace/internal/store"
@@ -14,6 +15,7 @@ type SchemaCmd struct {
 	Print  SchemaPrintCmd  `cmd:"" help:"Print the SQL that makes the tables."`
 	Apply  SchemaApplyCmd  `cmd:"" help:"Bring the database to the newest version."`
 	Status SchemaStatusCmd `cmd:"" help:"Say which version the database has."`
+	Retain SchemaRetainCmd `cmd:"" help:"Drop what is too old or too much."`
 }
 
 // DatabaseFlags say which database to work on.
@@ -90,4 +92,47 @@ func sayStatus(env *Env, s store.Schema) error {
 		fmt.Fprintln(env.Stdout, "tables  "+strings.Join(st.Tables, " "))
 	}
 	return nil
+}
+
+// SchemaRetainCmd is ctl schema retain.
+type SchemaRetainCmd struct {
+	DatabaseFlags
+	Keep    app.Duration `help:"Keep what was captured within this time: 30d." placeholder:"DURATION"`
+	MaxSize app.Size     `help:"Keep so much, the newest; the last 24 hours stay at any rate: 500GB." default:"0" placeholder:"SIZE"`
+	Table   string       `help:"Only this table. Default: every trace table."`
+	DryRun  bool         `help:"Say what would be dropped, and drop nothing."`
+}
+
+// Help is the end of ctl schema retain --help.
+func (*SchemaRetainCmd) Help() string {
+	return `PostgreSQL drops whole partitions, beside running writers. db-writer does the same by itself with --keep and --max-size.
+
+Examples:
+  ctl schema retain --keep 30d --dry-run
+  ctl schema retain --keep 90d --max-size 500GB --store postgres://owner@db/siptrace`
+}
+
+// Run drops what is not to be kept and says what that was.
+func (c *SchemaRetainCmd) Run(env *Env) error {
+	r := store.Retention{Table: c.Table, Age: time.Duration(c.Keep), Bytes: int64(c.MaxSize), DryRun: c.DryRun}
+	if err := r.Check(); err != nil {
+		return app.Usagef("%w: --keep 30d, --max-size 500GB", err)
+	}
+	s, err := c.schema()
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	dropped, err := s.Retain(env, r)
+	word := "dropped"
+	if c.DryRun {
+		word = "would drop"
+	}
+	for _, d := range dropped {
+		fmt.Fprintln(env.Stdout, word, d)
+	}
+	if err == nil && len(dropped) == 0 {
+		fmt.Fprintln(env.Stderr, "nothing to drop")
+	}
+	return err
 }

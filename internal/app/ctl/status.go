@@ -101,7 +101,7 @@ func rates(before, after []bus.NodeStatus, seconds float64) []nodeJSON {
 		v := nodeJSON{n, make(map[string]float64)}
 		if was, ok := old[n.Instance]; ok {
 			for key, now := range n.Counters {
-				v.Rates[key] = float64(now-was.Counters[key]) / seconds
+				v.Rates[key] = (float64(now) - float64(was.Counters[key])) / seconds
 			}
 		}
 		out = append(out, v)
@@ -134,6 +134,9 @@ func (r *report) print(w io.Writer, colour bool) error {
 	if err := r.printNodes(w, colour); err != nil {
 		return err
 	}
+	if err := r.printRules(w, colour); err != nil {
+		return err
+	}
 	fmt.Fprintln(w)
 	return r.printConsumers(w, colour)
 }
@@ -156,6 +159,9 @@ func (r *report) printNodes(w io.Writer, colour bool) error {
 	for _, n := range r.Nodes {
 		if lost := n.Counters["dropped"]; lost > 0 {
 			fmt.Fprintln(w, red(fmt.Sprintf("%s %s has lost %d; its /metrics say why", n.Service, n.Name, lost), colour))
+		}
+		if size := n.Counters["spool_bytes"]; size > 0 {
+			fmt.Fprintf(w, "%s %s keeps %s, %d frames, on disk until NATS takes them\n", n.Service, n.Name, humanize.IBytes(size), n.Counters["spool_frames"])
 		}
 	}
 	return nil

@@ -11,25 +11,40 @@ import (
 )
 
 // Retain is what [store.Schema] promises. A partition is detached beside the
-// writers and then dropped: they do not wait.
+// writers and then dropped: they do not wait. One process does it at a time.
 func (s *Schema) Retain(ctx context.Context, r store.Retention) (dropped []string, err error) {
 	if err := r.Check(); err != nil {
 		return nil, err
 	}
 	err = s.with(ctx, func(c *pgx.Conn) error {
+		if err := claim(ctx, c); err != nil {
+			return err
+		}
 		list, err := listPartitions(ctx, c, r.Table)
 		if err != nil {
 			return err
 		}
 		for _, p := range condemned(list, r, time.Now()) {
-			if err := p.drop(ctx, c); err != nil {
-				return fmt.Errorf("partition %s: %w", p.Name, err)
+			if !r.DryRun {
+				if err := p.drop(ctx, c); err != nil {
+					return fmt.Errorf("partition %s: %w", p.Name, err)
+				}
 			}
 			dropped = append(dropped, fmt.Sprintf("%s: %d bytes, up to %s", p.Name, p.Bytes, p.Until.UTC().Format(time.DateTime)))
 		}
 		return nil
 	})
 	return dropped, err
+}
+
+// claim makes c the one connection that drops; the end of c ends it.
+func claim(ctx context.Context, c *pgx.Conn) error {
+	var mine bool
+	err := c.QueryRow(ctx, `SELECT pg_try_advisory_lock(hashtextextended('siptrace:retain:' || current_schema(), 0))`).Scan(&mine)
+	if err == nil && !mine {
+		err = store.ErrRetaining
+	}
+	return err
 }
 
 // A partition of a trace table.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql/driver"
 	"fmt"
+	"math"
 	"os"
 	"strconv"
 	"time"
@@ -33,7 +34,11 @@ func (s *Schema) Retain(ctx context.Context, r store.Retention) (dropped []strin
 		if r.Table != "" && r.Table != table || store.CheckTable(table) != nil {
 			continue
 		}
-		n, err := c.retain(ctx, table, r, time.Now())
+		apply := c.retain
+		if r.DryRun {
+			apply = c.condemned
+		}
+		n, err := apply(ctx, table, r, time.Now())
 		if n > 0 {
 			dropped = append(dropped, fmt.Sprintf("%s: %d rows", table, n))
 		}
@@ -42,6 +47,40 @@ func (s *Schema) Retain(ctx context.Context, r store.Retention) (dropped []strin
 		}
 	}
 	return dropped, nil
+}
+
+// condemned returns how many rows of a table retain would delete. For a size
+// that is reckoned from the rows' average.
+func (c *conn) condemned(ctx context.Context, table string, r store.Retention, now time.Time) (rows int64, err error) {
+	count := func(before time.Time) (int64, error) {
+		text, err := c.texts(ctx, `SELECT CAST(count(*) AS TEXT) FROM "`+table+`" WHERE time_stamp < ?`, before.UnixMicro())
+		if err != nil || len(text) == 0 {
+			return 0, err
+		}
+		return strconv.ParseInt(text[0], 10, 64)
+	}
+	if r.Age > 0 {
+		if rows, err = count(now.Add(-r.Age)); err != nil {
+			return 0, err
+		}
+	}
+	if r.Bytes == 0 {
+		return rows, nil
+	}
+	used, err := c.usedBytes(ctx)
+	if err != nil || used <= r.Bytes {
+		return rows, err
+	}
+	old, err := count(now.Add(-24 * time.Hour))
+	if err != nil {
+		return 0, err
+	}
+	all, err := count(time.UnixMicro(math.MaxInt64))
+	if err != nil {
+		return 0, err
+	}
+	tooMuch := int64(float64(all) * float64(used-r.Bytes) / float64(used))
+	return max(rows, min(tooMuch, old)), nil
 }
 
 // deleteRows is how many rows one transaction deletes: the writer waits for it.

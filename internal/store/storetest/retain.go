@@ -97,6 +97,21 @@ func testRetain(t *testing.T, open Open) {
 			t.Errorf("%d events of the last hours, want %d", got, written+1)
 		}
 	})
+	t.Run("says what would go, and drops nothing", func(t *testing.T) {
+		s := open(t, store.Options{})
+		now := time.Now()
+		old := NewTraffic(1, now.Add(-5*day)).Events(20)
+		write(t, s, old...)
+		for _, r := range []store.Retention{{Age: 2 * day, DryRun: true}, {Bytes: 1, DryRun: true}} {
+			would, err := s.Schema.Retain(t.Context(), r)
+			if err != nil || len(would) == 0 {
+				t.Errorf("Retain(%+v) = %v, %v; want what would go", r, would, err)
+			}
+		}
+		if got := len(find(t, s, trace.Query{})); got != len(old) {
+			t.Errorf("%d events are left, want all %d", got, len(old))
+		}
+	})
 	t.Run("refuses to drop everything", func(t *testing.T) {
 		s := open(t, store.Options{})
 		for _, r := range []store.Retention{{}, {Age: -1}, {Bytes: -1}, {Age: day, Table: "x; DROP TABLE sip_trace"}} {
