@@ -88,7 +88,7 @@ func Main(name, description string, s Service, args []string, stdout, stderr io.
 		return code
 	}
 	c := s.common()
-	if err := errors.Join(s.Validate(), c.HTTPFlags.validate()); err != nil {
+	if err := errors.Join(s.Validate(), c.HTTPFlags.validate(), c.StreamFlags.validate()); err != nil {
 		return ExitCode(name, UsageError{err}, stderr)
 	}
 	if c.PrintConfig {

@@ -21,9 +21,9 @@ type CompleteFlags struct {
 	LocalIP   string    `name:"local-ip" help:"Address written in place of the server's own: source of what goes out, destination of what comes in." placeholder:"udp:IP:PORT"`
 	LocalNet  []string  `name:"local-net" help:"Addresses of the traced servers, repeatable: a network, an address, or address and port. Tells the direction where no sender does." sep:"none" placeholder:"NET"`
 	SLAcks    DefaultOn `name:"sl-acks" help:"false: leave out ACKs to negative replies that the traced server itself has made." default:"true" placeholder:"BOOL"`
-	Store     DefaultOn `name:"store" help:"false: db-writer skips what this tap takes." default:"true" placeholder:"BOOL"`
-	Duplicate DefaultOn `name:"duplicate" help:"false: hep-forwarder skips what this tap takes." default:"true" placeholder:"BOOL"`
-	Table     string    `help:"Table of events for which no rule names one. Default: the writer's." placeholder:"NAME"`
+	Store     DefaultOn `name:"store" env:"SIPTRACE_TAP_STORE" help:"false: db-writer skips what this tap takes." default:"true" placeholder:"BOOL"`
+	Duplicate DefaultOn `name:"duplicate" env:"SIPTRACE_TAP_DUPLICATE" help:"false: hep-forwarder skips what this tap takes." default:"true" placeholder:"BOOL"`
+	Table     string    `env:"SIPTRACE_TAP_TABLE" help:"Table of events for which no rule names one. Default: the writer's." placeholder:"NAME"`
 }
 
 // DefaultOn is a switch that is on unless it is said to be off: its zero value

@@ -42,12 +42,11 @@ func (d *departure) Write(ctx context.Context, events []trace.Event) error {
 // on before, which their [trace.ID] tells, and those that are copies which a
 // forwarder of the fleet has sent, which their addresses tell.
 //
-// It remembers so many events, each in the one place that its ID gives it, for
-// as long as the stream itself knows a frame again. It is for the one intake
-// that writes to it.
+// It remembers the latest 65,536 events, for as long as the stream itself knows
+// a frame again. It is for the one intake that writes to it.
 type comebacks struct {
-	copies func(e *trace.Event) bool
-	slots  []departed
+	copies  func(e *trace.Event) bool
+	shelves []shelf // by a digest of the ID
 
 	again, copied prometheus.Counter
 }
@@ -59,9 +58,17 @@ type departed struct {
 }
 
 const (
-	departedSlots = 1 << 16
-	departedTime  = 120 // seconds: the stream's duplicate window
+	shelves      = 1 << 13
+	shelfSize    = 8
+	departedTime = 120 // seconds: the stream's duplicate window
 )
+
+// A shelf holds several events, so that two that have one shelf do not push
+// each other out on every round. It is a ring.
+type shelf struct {
+	events [shelfSize]departed
+	next   uint8
+}
 
 func newComebacks(n *neighbours, reg prometheus.Registerer, source string) (*comebacks, error) {
 	vec := prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -73,10 +80,10 @@ func newComebacks(n *neighbours, reg prometheus.Registerer, source string) (*com
 		return nil, err
 	}
 	return &comebacks{
-		copies: func(e *trace.Event) bool { return e.Transport == trace.UDP && n.copies(e.Src.Addr(), e.Dst) },
-		slots:  make([]departed, departedSlots),
-		again:  vec.WithLabelValues("seen before"),
-		copied: vec.WithLabelValues("own copy"),
+		shelves: make([]shelf, shelves),
+		copies:  func(e *trace.Event) bool { return e.Transport == trace.UDP && n.copies(e.Src.Addr(), e.Dst) },
+		again:   vec.WithLabelValues("seen before"),
+		copied:  vec.WithLabelValues("own copy"),
 	}, nil
 }
 
@@ -110,11 +117,13 @@ func (c *comebacks) without(events []trace.Event, now time.Time) []trace.Event {
 
 // seen reports whether an event was handed on a while ago, and notes that it is now.
 func (c *comebacks) seen(id trace.ID, now int64) bool {
-	place := uint(id[14])<<8 | uint(id[15]) // of the digest
-	s := &c.slots[place%departedSlots]
-	if s.id == id && now-s.at < departedTime {
-		return true
+	s := &c.shelves[(uint(id[14])<<8|uint(id[15]))%shelves]
+	for i := range s.events {
+		if s.events[i].id == id && now-s.events[i].at < departedTime {
+			return true
+		}
 	}
-	*s = departed{id, now}
+	s.events[s.next] = departed{id, now}
+	s.next = (s.next + 1) % shelfSize
 	return false
 }

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -43,10 +44,18 @@ type StreamFlags struct {
 	StreamReplicas int      `help:"Copies of each stream, where this process makes them: 1, or 3 on a cluster." default:"1" placeholder:"N"`
 	StreamAge      Duration `help:"How long the stream keeps events, where this process makes it." default:"2d" placeholder:"DURATION"`
 	StreamMax      Size     `help:"How much the stream keeps, where this process makes it; 0 is 10GiB, or less where the server has less room." default:"0" placeholder:"SIZE"`
+	Shards         int      `help:"Streams that calls are spread over, where no process has made any; else the fleet's own number is taken." default:"0" placeholder:"N"`
+}
+
+func (f *StreamFlags) validate() error {
+	if f.Shards < 0 || f.Shards > bus.MaxShards {
+		return fmt.Errorf("--shards %d: want a number up to %d", f.Shards, bus.MaxShards)
+	}
+	return nil
 }
 
 func (f *StreamFlags) streams() bus.StreamConfig {
-	return bus.StreamConfig{Leave: !f.MakeStreams, Replicas: f.StreamReplicas, MaxAge: time.Duration(f.StreamAge), MaxBytes: int64(f.StreamMax)}
+	return bus.StreamConfig{Leave: !f.MakeStreams, Replicas: f.StreamReplicas, MaxAge: time.Duration(f.StreamAge), MaxBytes: int64(f.StreamMax), Shards: f.Shards}
 }
 
 // connect provides the connection of one service and its check.

@@ -125,14 +125,14 @@ func (n *neighbours) learn(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	nodes, err := n.conn.Nodes(ctx, neighboursWait)
-	if err != nil {
-		return err
-	}
 	name := []byte(fleet)
 	n.fleet.Store(&name)
 	if n.told != nil {
 		n.told(fleet)
+	}
+	nodes, err := n.conn.Nodes(ctx, neighboursWait)
+	if err != nil {
+		return err
 	}
 	host, _ := os.Hostname() // unknown is empty
 	n.known.Store(placesOf(nodes, host, localAddrs()))

@@ -17,7 +17,7 @@ import (
 type SpoolFlags struct {
 	Spool     string   `help:"Folder for what NATS does not take, one for each tap; \"off\" for none. Default: spool in the folder of --data." placeholder:"DIR"`
 	SpoolSize Size     `help:"How much disk the spool may take." default:"1GiB" placeholder:"SIZE"`
-	SpoolSync Duration `help:"Longest time in memory alone while NATS is away: what is lost if the tap is killed then." default:"200ms"`
+	SpoolSync Duration `help:"How often memory is written to the spool while NATS is away: a tap that is killed then loses what came since." default:"200ms"`
 	SpoolFull string   `help:"A full spool gives up its oldest messages, or takes no new ones: the buffer fills then, and what is new is dropped and counted." enum:"drop-oldest,drop-newest" default:"drop-oldest"`
 	DrainRate int      `help:"Messages a second that come back from the spool, at most; live ones go first." default:"50000" placeholder:"N"`
 }
@@ -75,6 +75,8 @@ func (f *TapFlags) publisherOptions() bus.PublisherOptions {
 		Compression: f.Compress,
 		BufferBytes: int64(f.Buffer),
 		Subsystem:   "tap",
+		Shards:      max(1, f.shards),
+		AwaitShards: true,
 		SpoolSync:   time.Duration(f.SpoolSync),
 		DrainRate:   f.DrainRate,
 	}

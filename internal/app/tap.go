@@ -36,6 +36,8 @@ type TapFlags struct {
 	Data       string   `help:"Folder where the last known trace state and rules are kept, for starts without NATS; \"off\" for none. Default: $$STATE_DIRECTORY, else siptrace in the user's state folder." placeholder:"DIR"`
 	Once       bool     `help:"End when every file given with --in has been read."`
 	SpoolFlags
+
+	shards int // as far as this process was told
 	EdgeFlags
 }
 
@@ -156,6 +158,7 @@ func (o *TapOptions) Module() fx.Option {
 // TapModule is a tap: wire sources → intake → bus.
 func TapModule(f TapFlags, conn bus.Options, streams bus.StreamConfig) fx.Option {
 	f.AgentName = cmp.Or(f.AgentName, hostname())
+	f.shards = streams.Shards
 	return fx.Module("tap",
 		fx.Supply(f, fx.Private),
 		connect(conn, streams),
@@ -244,6 +247,9 @@ func newPublisher(lc fx.Lifecycle, sd fx.Shutdowner, c *bus.Conn, f TapFlags, re
 		return nil, err
 	}
 	runner(lc, sd, log, "publisher", p.Run)
+	runner(lc, sd, log, "shards", func(ctx context.Context) error {
+		return c.WatchShards(ctx, max(1, f.shards), p.SetShards)
+	})
 	return p, nil
 }
 

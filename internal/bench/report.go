@@ -101,6 +101,14 @@ func (r *Report) noise() string {
 	if len(others) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%d runs of whole programs; others, with the kernel's own work, used up to %.0f %% of the CPU time, the host took up to %.0f %%\n",
-		len(others), slices.Max(others), slices.Max(stolen))
+	text := fmt.Sprintf("%d runs of whole programs; others, with the kernel's own work, used %.0f to %.0f %% of the CPU time, the host took up to %.0f %%\n",
+		len(others), slices.Min(others), slices.Max(others), slices.Max(stolen))
+	if slices.Max(others)+slices.Max(stolen) > quiet {
+		text += "the machine was not quiet: rates would be higher on one that is\n"
+	}
+	return text
 }
+
+// quiet is how much of the machine, in per cent, may be used by others before
+// the rates are worth little. A good part of it is the kernel's writing to the disk.
+const quiet = 20

@@ -66,7 +66,7 @@ func (p *Publisher) part(of *frame, shard int, events []trace.Event, packets []b
 func (p *Publisher) spread(f *frame, events []trace.Event, packets []byte) {
 	parts := make([]*frame, len(p.subjects))
 	for i := range events {
-		shard := ShardOf(&p.message, &events[i], len(parts))
+		shard := ShardOf(&events[i], len(parts))
 		if parts[shard] == nil {
 			parts[shard] = p.newFrame(shard, f.write)
 		}

@@ -120,10 +120,20 @@ func TestExampleServer_permissionsAreEnoughForEachProgram(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = node.Stop() }()
-	eventually(t, "ctl sees the tap", func() bool {
-		nodes, err := ctl.Nodes(t.Context(), 50*time.Millisecond)
-		return err == nil && len(nodes) == 1
-	})
+	for who, c := range map[string]*bus.Conn{"ctl": ctl, "the forwarder": fwd, "another tap": as("tap", "tap")} {
+		eventually(t, who+" sees the tap", func() bool {
+			nodes, err := c.Nodes(t.Context(), 50*time.Millisecond)
+			return err == nil && len(nodes) == 1
+		})
+	}
+	for who, c := range map[string]*bus.Conn{"tap": tap, "forwarder": fwd, "db-writer": db} {
+		if _, err := c.Fleet(t.Context()); err != nil {
+			t.Errorf("%s cannot learn which fleet it is of: %v", who, err)
+		}
+		if n, err := c.Shards(t.Context()); err != nil || n != 1 {
+			t.Errorf("%s sees %d shards, %v, want 1", who, n, err)
+		}
+	}
 	wantOnce(t, stored(t, ctl), 100)
 	if err := bus.NewRejects(admin).Delete(t.Context(), 1); err != nil {
 		t.Errorf("admin cannot remove a reject: %v", err)
@@ -148,6 +158,7 @@ func TestExampleServer_permissionsAreNoMoreThanEnough(t *testing.T) {
 		{"tap", "_INBOX_tap", "siptrace.v1.rejects.db-writer", `x`, "write rejects"},
 		{"tap", "_INBOX_tap", "$JS.API.STREAM.PURGE." + bus.StreamName, ``, "purge the stream"},
 		{"db-writer", "_INBOX_db-writer", "$KV.siptrace.state", `{}`, "switch tracing"},
+		{"db-writer", "_INBOX_db-writer", "$JS.API.DIRECT.GET.KV_siptrace.$KV.siptrace.rule.x", ``, "read rules"},
 		{"db-writer", "_INBOX_db-writer", bus.EventsSubject + ".0.x", `x`, "publish an event"},
 		{"db-writer", "_INBOX_db-writer", "$JS.API.CONSUMER.MSG.NEXT." + bus.StreamName + "." + forwarderDurable, ``, "take the forwarder's events"},
 		{"db-writer", "_INBOX_db-writer", "$JS.API.CONSUMER.DELETE." + bus.StreamName + ".db-writer", ``, "delete a consumer"},

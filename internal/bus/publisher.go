@@ -14,7 +14,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/seed-452fa805/siptrace/pkg/trace"
-	"github.com/seed-452fa805/siptrace/pkg/trace/sipmsg"
 )
 
 // Compressions of a frame.
@@ -113,16 +112,15 @@ type Publisher struct {
 	diskWarn throttle
 
 	mu         sync.Mutex
-	scratch    []byte         // one event being encoded
-	identified trace.Event    // an event that came without ID
-	message    sipmsg.Message // of the event, for its shard
-	subjects   []string       // one for each shard
-	unsure     bool           // whether those are the right ones
-	open       []*frame       // filled by Offer, one for each shard; nil where there is none
-	opened     int            // of those not nil
-	order      uint64         // of the frame sealed last
-	sealed     queue          // waiting to be packed
-	ready      queue          // waiting to be sent
+	scratch    []byte      // one event being encoded
+	identified trace.Event // an event that came without ID
+	subjects   []string    // one for each shard
+	unsure     bool        // whether those are the right ones
+	open       []*frame    // filled by Offer, one for each shard; nil where there is none
+	opened     int         // of those not nil
+	order      uint64      // of the frame sealed last
+	sealed     queue       // waiting to be packed
+	ready      queue       // waiting to be sent
 	flight     map[*nats.Msg]*frame
 	held       int64 // bytes of all frames that are not yet in the stream
 	waiters    int   // who wait for room
@@ -192,7 +190,7 @@ func (p *Publisher) Offer(events []trace.Event) int {
 }
 
 func (p *Publisher) offer(e *trace.Event) bool {
-	shard := ShardOf(&p.message, e, len(p.open))
+	shard := ShardOf(e, len(p.open))
 	if p.closed || p.open[shard] == nil && !p.room(p.opts.BufferBytes) {
 		return false
 	}
@@ -278,7 +276,6 @@ func (p *Publisher) writeFrames(ctx context.Context, d *delivery, events []trace
 		shards   = p.shards()
 		open     = make([]*frame, shards)
 		scratch  = p.memory.get(maxPacket)
-		message  sipmsg.Message
 	)
 	defer p.memory.put(scratch)
 	submit := func() {
@@ -302,7 +299,7 @@ func (p *Publisher) writeFrames(ctx context.Context, d *delivery, events []trace
 			rejected = append(rejected, trace.Rejection{Index: i, Reason: dropUnencodable, Err: err})
 			continue
 		}
-		shard := ShardOf(&message, e, shards)
+		shard := ShardOf(e, shards)
 		if f := open[shard]; f != nil && (!p.fits(f, packet) || p.full(f)) {
 			p.submit(f)
 			open[shard] = nil

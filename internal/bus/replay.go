@@ -34,8 +34,19 @@ func (s Stretch) Frames() uint64 {
 	return s.Last - s.First + 1
 }
 
+// ErrSharded is returned for a stretch of a fleet whose events are spread over
+// several streams: its frames have no common order to go by.
+var ErrSharded = errors.New("replay reads one stream, and events are spread over several")
+
 // Stretch looks up what there is of a range.
 func (c *Conn) Stretch(ctx context.Context, want ReplayRange) (Stretch, error) {
+	names, err := c.eventStreams(ctx)
+	if err != nil {
+		return Stretch{}, err
+	}
+	if len(names) > 1 {
+		return Stretch{}, fmt.Errorf("%w: %d, %s to %s", ErrSharded, len(names), names[0], names[len(names)-1])
+	}
 	s, err := c.js.Stream(ctx, StreamName)
 	if err != nil {
 		return Stretch{}, fmt.Errorf("stream %s: %w", StreamName, err)

@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -20,23 +21,38 @@ const MaxShards = 64
 
 // ShardOf returns the shard of an event, 0 to shards-1: FNV-1a of the Call-ID
 // modulo the number of shards, so that a call is in one stream whoever has
-// captured it. What is no SIP, or has no Call-ID that can be read, goes by its
-// correlation id, and without one to shard 0. It keeps nothing; m is memory
-// that is used again.
-func ShardOf(m *sipmsg.Message, e *trace.Event, shards int) int {
+// captured it. What is no SIP, or has no Call-ID, goes by its correlation id,
+// and without one to shard 0.
+func ShardOf(e *trace.Event, shards int) int {
 	if shards <= 1 {
 		return 0
 	}
 	key := e.CorrelationID
 	if e.Type == trace.TypeSIP {
-		if sipmsg.Scan(m, e.Payload); !m.CallID.Empty() {
-			key = m.CallID.Of(e.Payload)
+		if id := callID(e.Payload); len(id) > 0 {
+			key = id
 		}
 	}
 	if len(key) == 0 {
 		return 0
 	}
 	return int(fnv1a(key) % uint32(shards))
+}
+
+// callID is the first word of the first Call-ID of a message that has one. A
+// whole scan would cost several times as much.
+func callID(message []byte) []byte {
+	for name, value := range sipmsg.Headers(message) {
+		if len(name) == 1 && name[0]|0x20 == 'i' || len(name) == 7 && bytes.EqualFold(name, []byte("Call-ID")) {
+			if end := bytes.IndexAny(value, " \t\r\n"); end >= 0 {
+				value = value[:end]
+			}
+			if len(value) > 0 {
+				return value
+			}
+		}
+	}
+	return nil
 }
 
 // fnv1a is hash/fnv's New32a without its allocation.

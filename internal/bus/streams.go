@@ -61,13 +61,9 @@ func (c *Conn) EnsureStreams(ctx context.Context, cfg StreamConfig) ([]Differenc
 	if err != nil {
 		return nil, err
 	}
-	var events []Difference
-	for shard := range shards {
-		diffs, err := c.ensureEvents(ctx, cfg, shard, shards)
-		if err != nil {
-			return nil, err
-		}
-		events = append(events, diffs...)
+	events, err := c.ensureEvents(ctx, cfg, shards)
+	if err != nil {
+		return nil, err
 	}
 	rejects, err := c.ensureStream(ctx, cfg.rejects())
 	if err != nil {
@@ -144,19 +140,50 @@ func (cfg StreamConfig) shard(shard, shards int) jetstream.StreamConfig {
 	return s
 }
 
-// ensureEvents makes the stream of frames of one shard. The server reserves
-// MaxBytes, so when nobody asked for a size, one that fits is looked for.
-func (c *Conn) ensureEvents(ctx context.Context, cfg StreamConfig, shard, shards int) ([]Difference, error) {
-	want := cfg.shard(shard, shards)
-	diffs, err := c.ensureStream(ctx, want)
-	for cfg.MaxBytes == 0 && noRoom(err) && want.MaxBytes/2 >= minMaxBytes {
-		want.MaxBytes /= 2
-		diffs, err = c.ensureStream(ctx, want)
+// ensureEvents makes the streams of frames. The server reserves MaxBytes, so
+// when nobody asked for a size, one that fits is looked for; it is the same for
+// all that are made.
+func (c *Conn) ensureEvents(ctx context.Context, cfg StreamConfig, shards int) ([]Difference, error) {
+	size := cfg.shard(0, shards).MaxBytes
+	var (
+		all  []Difference
+		made []jetstream.StreamConfig
+	)
+	for shard := 0; shard < shards; {
+		want := cfg.shard(shard, shards)
+		want.MaxBytes = size
+		isNew, diffs, err := c.makeOrCompare(ctx, want)
+		if cfg.MaxBytes == 0 && noRoom(err) && size/2 >= minMaxBytes {
+			size /= 2
+			err = c.shrink(ctx, made, size)
+			if err == nil {
+				continue
+			}
+		}
+		if err != nil {
+			return nil, err
+		}
+		if isNew {
+			made = append(made, want)
+		}
+		all = append(all, diffs...)
+		shard++
 	}
 	if cfg.MaxBytes == 0 { // nobody wanted a size, so none is wrong
-		diffs = slices.DeleteFunc(diffs, func(d Difference) bool { return d.Setting == settingMaxBytes })
+		all = slices.DeleteFunc(all, func(d Difference) bool { return d.Setting == settingMaxBytes })
 	}
-	return diffs, err
+	return all, nil
+}
+
+// shrink makes room beside streams that were made just now.
+func (c *Conn) shrink(ctx context.Context, made []jetstream.StreamConfig, size int64) error {
+	for _, cfg := range made {
+		cfg.MaxBytes = size
+		if _, err := c.js.UpdateStream(ctx, cfg); err != nil {
+			return fmt.Errorf("stream %s: %w", cfg.Name, err)
+		}
+	}
+	return nil
 }
 
 // noRoom reports that the server has not enough storage left for a stream.
@@ -174,17 +201,23 @@ func noRoom(err error) bool {
 }
 
 func (c *Conn) ensureStream(ctx context.Context, want jetstream.StreamConfig) ([]Difference, error) {
+	_, diffs, err := c.makeOrCompare(ctx, want)
+	return diffs, err
+}
+
+func (c *Conn) makeOrCompare(ctx context.Context, want jetstream.StreamConfig) (made bool, _ []Difference, _ error) {
 	s, err := c.js.Stream(ctx, want.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		s, err = c.js.CreateStream(ctx, want)
+		made = err == nil
 	}
 	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another process was quicker, with other settings
 		s, err = c.js.Stream(ctx, want.Name)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("stream %s: %w", want.Name, err)
+		return false, nil, fmt.Errorf("stream %s: %w", want.Name, err)
 	}
-	return differences(s.CachedInfo().Config, want), nil
+	return made, differences(s.CachedInfo().Config, want), nil
 }
 
 func (c *Conn) ensureBucket(ctx context.Context, want jetstream.KeyValueConfig) ([]Difference, error) {

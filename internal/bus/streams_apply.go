@@ -14,7 +14,8 @@ import (
 
 // StreamChange names the settings that are wanted. What is zero is not named
 // and stays as it is. Replicas are of all streams and the bucket, the rest is of
-// the stream of events.
+// the stream of events, or of each where there are shards; MaxBytes is of all
+// of them together.
 type StreamChange struct {
 	Replicas    int           // 1 to 5
 	MaxAge      time.Duration // how long events are kept
@@ -70,8 +71,20 @@ func (c *Conn) PlanStreams(ctx context.Context, ch StreamChange) ([]StreamPlan, 
 		Replicas: ch.Replicas, MaxAge: ch.MaxAge, MaxBytes: ch.MaxBytes, Duplicates: ch.Duplicates,
 		Memory: ch.Storage == "memory",
 	}
+	names, err := c.knownStreams(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var wanted []jetstream.StreamConfig
+	for shard := range names {
+		wanted = append(wanted, fresh.shard(shard, len(names)))
+	}
+	if ch.MaxBytes > 0 {
+		ch.MaxBytes = wanted[0].MaxBytes // of each
+	}
+	wanted = append(wanted, fresh.rejects(), jetstream.StreamConfig{Name: bucketStream, Storage: fresh.storage(), Replicas: fresh.replicas()})
 	var plans []StreamPlan
-	for _, cfg := range []jetstream.StreamConfig{fresh.events(), fresh.rejects(), {Name: bucketStream, Storage: fresh.storage(), Replicas: fresh.replicas()}} {
+	for _, cfg := range wanted {
 		p, err := c.planStream(ctx, ch, cfg)
 		if err != nil {
 			return nil, err
@@ -81,14 +94,27 @@ func (c *Conn) PlanStreams(ctx context.Context, ch StreamChange) ([]StreamPlan, 
 	return plans, nil
 }
 
+// knownStreams are the streams of events, one for each shard, whether they are
+// there or not.
+func (c *Conn) knownStreams(ctx context.Context) ([]string, error) {
+	names, err := c.eventStreams(ctx)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return []string{StreamName}, nil // nothing is there yet
+	}
+	return names, err
+}
+
+// ofEvents reports whether a stream of ours is one of events.
+func ofEvents(stream string) bool { return stream != RejectsStreamName && stream != bucketStream }
+
 // planStream compares what is there with what is wanted; fresh is the stream
 // as it would be made.
 func (c *Conn) planStream(ctx context.Context, ch StreamChange, fresh jetstream.StreamConfig) (StreamPlan, error) {
-	p := StreamPlan{Stream: fresh.Name, want: fresh, fit: fresh.Name == StreamName && ch.MaxBytes == 0}
+	p := StreamPlan{Stream: fresh.Name, want: fresh, fit: ofEvents(fresh.Name) && ch.MaxBytes == 0}
 	s, err := c.js.Stream(ctx, fresh.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		p.Make = true
-		if ch.Compression == "s2" && p.Stream == StreamName {
+		if ch.Compression == "s2" && ofEvents(p.Stream) {
 			p.want.Compression = jetstream.S2Compression
 		}
 		return p, nil
@@ -126,7 +152,7 @@ func (ch StreamChange) onto(cfg jetstream.StreamConfig) jetstream.StreamConfig {
 	case "memory":
 		cfg.Storage = jetstream.MemoryStorage
 	}
-	if cfg.Name != StreamName {
+	if !ofEvents(cfg.Name) {
 		return cfg
 	}
 	if ch.MaxAge > 0 {

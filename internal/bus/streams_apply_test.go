@@ -183,3 +183,25 @@ func TestPlanStreams_saysWhatNewLimitsDiscard(t *testing.T) {
 		t.Errorf("discards %d bytes, want the 6.4 MB that are too much", got)
 	}
 }
+
+func TestApplyStreams_changesEveryShard(t *testing.T) {
+	s := startServer(t, t.TempDir(), "127.0.0.1:0")
+	c := connect(t, s.ClientURL(), "test")
+	ensure(t, c, bus.StreamConfig{Shards: 2, MaxBytes: 1 << 30})
+	plans, err := c.PlanStreams(t.Context(), bus.StreamChange{MaxAge: 72 * time.Hour, MaxBytes: 2 << 30})
+	if err == nil {
+		err = c.ApplyStreams(t.Context(), plans)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := c.Details(t.Context())
+	if err != nil || len(all) != 4 {
+		t.Fatalf("Details = %v, %v, want two shards, rejects and bucket", all, err)
+	}
+	for _, d := range all[:2] {
+		if d.MaxAge != 72*time.Hour || d.MaxBytes != 1<<30 {
+			t.Errorf("%s keeps %v and %d bytes, want 72h and half of 2 GiB", d.Name, d.MaxAge, d.MaxBytes)
+		}
+	}
+}

@@ -13,8 +13,10 @@ const (
 	maxRepeats = 64
 	repeatTime = 64 // seconds
 
-	// repeatSlots is how many messages are remembered.
-	repeatSlots = 1 << 15
+	// So many messages are remembered. A shelf holds several, so that two
+	// that have one shelf do not push each other out on every round.
+	repeatShelves = 1 << 12
+	repeatShelf   = 8
 )
 
 // repeats finds messages that go round in circles. A message that carries its
@@ -22,9 +24,9 @@ const (
 // carry none: HEP version 1, plain SIP without X-Siptrace headers. They are
 // given the time of their coming, so each round would make a new event of them.
 //
-// It remembers so many messages, each in the one place that its digest gives
-// it. The zero value is ready and has no memory yet.
-type repeats struct{ slots []repeat }
+// It remembers the latest 32,768 messages. The zero value is ready and has no
+// memory yet.
+type repeats struct{ shelves [][repeatShelf]repeat }
 
 type repeat struct {
 	key   uint64
@@ -35,18 +37,25 @@ type repeat struct {
 // tooMany notes e, whose time is that of its coming, and reports whether the
 // same message has come too often.
 func (r *repeats) tooMany(e *trace.Event) bool {
-	if r.slots == nil {
-		r.slots = make([]repeat, repeatSlots)
+	if r.shelves == nil {
+		r.shelves = make([][repeatShelf]repeat, repeatShelves)
 	}
 	twin := *e
 	twin.Time = time.Unix(0, 0)
 	twin.Identify()
 	key := binary.BigEndian.Uint64(twin.ID[8:])
 	now := e.Time.Unix()
-	s := &r.slots[key%repeatSlots]
-	if s.key != key || now-s.since >= repeatTime || now < s.since {
-		*s = repeat{key: key, since: now}
+	shelf := &r.shelves[key%repeatShelves]
+	at := 0
+	for i := range shelf {
+		if shelf[i].key == key && now-shelf[i].since < repeatTime && now >= shelf[i].since {
+			shelf[i].n++
+			return shelf[i].n > maxRepeats
+		}
+		if shelf[i].since < shelf[at].since {
+			at = i // the oldest gives way
+		}
 	}
-	s.n++
-	return s.n > maxRepeats
+	shelf[at] = repeat{key: key, since: now, n: 1}
+	return false
 }

@@ -136,12 +136,16 @@ func (s *Spool) load(entries map[uint64]entry) error {
 	}
 	for _, e := range entries {
 		s.gone = append(s.gone, e.First)
+		s.last = max(s.last, e.Last) // a name the index knows is not used again
 		if records, events := e.left(); records > 0 {
 			s.damaged(&file{path: fileName(e.First)}, fs.ErrNotExist)
 			s.lost(events)
 		}
 	}
-	return nil
+	if len(s.gone) == 0 {
+		return nil
+	}
+	return s.remember(nil)
 }
 
 // adopt takes over a file of an earlier process; nothing is written into it.
@@ -166,12 +170,12 @@ func (s *Spool) adopt(f *file) error {
 		return err
 	}
 	f.Sealed = true
+	s.last = max(s.last, f.Last)
 	if records, _ := f.left(); records == 0 {
 		s.gone = append(s.gone, f.First)
 		return os.Remove(f.path)
 	}
 	s.files = append(s.files, f)
 	s.bytes += f.Bytes
-	s.last = max(s.last, f.Last)
 	return nil
 }

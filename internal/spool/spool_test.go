@@ -286,6 +286,26 @@ func TestSpool_givenUpWhileOnTheirWay(t *testing.T) {
 	}
 }
 
+func TestSpool_killedAfterItWasDrainedKeepsWhatComesNext(t *testing.T) {
+	dir := t.TempDir()
+	b := open(t, dir, spool.Options{})
+	b.mustAdd(t, 0, 100)
+	_, seqs := b.take(t, 100)
+	b.done(t, seqs)
+	drained := copyDir(t, dir)
+	b.close(t)
+
+	b = open(t, drained, spool.Options{})
+	b.mustAdd(t, 0, 50)
+	again := copyDir(t, drained)
+	b.close(t)
+
+	b = open(t, again, spool.Options{})
+	defer b.close(t)
+	got, _ := b.take(t, 1000)
+	wantRun(t, got, 0, 50)
+}
+
 func TestOpen_refusesASecondUser(t *testing.T) {
 	dir := t.TempDir()
 	b := open(t, dir, spool.Options{})
@@ -460,7 +480,12 @@ func TestSpool_againstAModel(t *testing.T) {
 					b.close(t)
 					b = open(t, dir, spool.Options{MaxBytes: 64 << 20})
 					out, seqs = settled, nil
-				case 1, 2, 3:
+				case 1: // killed
+					image := copyDir(t, dir)
+					b.close(t)
+					dir, b = image, open(t, image, spool.Options{MaxBytes: 64 << 20})
+					out, seqs = settled, nil
+				case 2, 3:
 					n := r.IntN(60)
 					b.mustAdd(t, next, n)
 					next += n
@@ -470,6 +495,9 @@ func TestSpool_againstAModel(t *testing.T) {
 					out, seqs = out+len(got), append(seqs, more...)
 				default:
 					n := r.IntN(len(seqs) + 1)
+					if r.IntN(2) == 0 {
+						n = len(seqs)
+					}
 					b.done(t, seqs[:n])
 					seqs, settled = seqs[n:], settled+n
 				}

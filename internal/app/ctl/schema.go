@@ -15,7 +15,9 @@ type SchemaCmd struct {
 	Print  SchemaPrintCmd  `cmd:"" help:"Print the SQL that makes the tables."`
 	Apply  SchemaApplyCmd  `cmd:"" help:"Bring the database to the newest version."`
 	Status SchemaStatusCmd `cmd:"" help:"Say which version the database has."`
-	Retain SchemaRetainCmd `cmd:"" help:"Drop what is too old or too much."`
+
+	CreateTable SchemaCreateTableCmd `cmd:"" help:"Make a trace table of another name, with its view for people."`
+	Retain      SchemaRetainCmd      `cmd:"" help:"Drop what is too old or too much."`
 }
 
 // DatabaseFlags say which database to work on.

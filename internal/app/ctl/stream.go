@@ -35,7 +35,8 @@ type StreamApplyCmd struct {
 
 // Help is the end of ctl stream apply --help.
 func (*StreamApplyCmd) Help() string {
-	return `What no flag names stays as it is. Replicas are those of all streams, everything else is of the stream of events.
+	return `What no flag names stays as it is. Replicas are those of all streams, everything else is
+of the stream of events: of each, where there are shards, and the size of all of them together.
 
 Examples:
   ctl stream apply                                makes what is missing, once it is told --yes

@@ -2,12 +2,14 @@ package ctl
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"text/tabwriter"
 	"time"
 
 	"github.com/dustin/go-humanize"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/seed-452fa805/siptrace/internal/app"
 	"github.com/seed-452fa805/siptrace/internal/bus"
@@ -47,10 +49,8 @@ func (c *StreamStatusCmd) Run(env *Env) error {
 	if len(r.Streams) == 0 {
 		return fmt.Errorf("no streams yet: %s stream apply --yes makes them, and so does every service", self())
 	}
-	if r.Streams[0].Name == bus.StreamName {
-		if r.Consumers, err = conn.Consumers(env); err != nil {
-			return err
-		}
+	if r.Consumers, err = conn.Consumers(env); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
+		return err
 	}
 	if c.JSON {
 		return json.NewEncoder(env.Stdout).Encode(r)
@@ -75,8 +75,15 @@ func (r *streamReport) print(w io.Writer, colour bool) error {
 	return (&report{Stream: r.events(), Consumers: r.Consumers}).printConsumers(w, colour)
 }
 
-// events is the stream that consumers read.
-func (r *streamReport) events() bus.StreamStatus { return r.Streams[0].StreamStatus }
+// events is the stream that consumers read; where there are several it is none.
+func (r *streamReport) events() bus.StreamStatus {
+	for _, s := range r.Streams {
+		if s.Name == bus.StreamName {
+			return s.StreamStatus
+		}
+	}
+	return bus.StreamStatus{}
+}
 
 // printPeers says where the copies are, on a cluster.
 func (r *streamReport) printPeers(w io.Writer, colour bool) error {
