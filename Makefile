@@ -4,7 +4,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X github.com/seed-452fa805/siptrace/internal/app.Version=$(VERSION)
 FUZZTIME ?= 30s
 
-.PHONY: help build test race fuzz bench lint up
+.PHONY: help build test race fuzz bench faults lint up
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 
 bench: build ## micro-benchmarks, then the whole pipeline; prints a table
 	./scripts/bench.sh
+
+faults: ## kills, stops and fills up every part under load; prints a table
+	./scripts/faults.sh
 
 lint: ## gofmt, vet, staticcheck
 	./scripts/lint.sh
