@@ -181,8 +181,8 @@ func (c *Conn) agreeOnShards(ctx context.Context, want int) (int, []Difference, 
 	if err != nil {
 		return 0, nil, err
 	}
-	if have == 1 && want > 1 {
-		if have, err = c.setShards(ctx, want); err != nil {
+	if have > 1 || want > 1 {
+		if have, err = c.settleShards(ctx, have, want); err != nil {
 			return 0, nil, err
 		}
 	}
@@ -194,28 +194,34 @@ func (c *Conn) agreeOnShards(ctx context.Context, want int) (int, []Difference, 
 	return have, d.found, nil
 }
 
-// setShards writes the number if there is neither another one nor the single
-// stream of a fleet without.
-func (c *Conn) setShards(ctx context.Context, want int) (have int, err error) {
-	_, err = c.js.Stream(ctx, StreamName)
-	if err == nil {
-		return 1, nil
-	}
-	if !errors.Is(err, jetstream.ErrStreamNotFound) {
-		return 0, fmt.Errorf("stream %s: %w", StreamName, err)
-	}
+// settleShards decides when somebody wants several. The server keeps streams
+// with the same subjects apart, so the single stream, where it is, was there
+// first: a key that says otherwise came too late and goes.
+func (c *Conn) settleShards(ctx context.Context, have, want int) (int, error) {
 	kv, err := c.js.KeyValue(ctx, BucketName)
 	if err != nil {
 		return 0, fmt.Errorf("bucket %s: %w", BucketName, err)
 	}
-	_, err = kv.Create(ctx, shardsKey, []byte(strconv.Itoa(want)))
+	_, err = c.js.Stream(ctx, StreamName)
+	single := err == nil
+	switch {
+	case err != nil && !errors.Is(err, jetstream.ErrStreamNotFound):
+		return 0, fmt.Errorf("stream %s: %w", StreamName, err)
+	case single && have > 1:
+		err, have = kv.Delete(ctx, shardsKey), 1
+	case !single && have == 1:
+		_, err = kv.Create(ctx, shardsKey, []byte(strconv.Itoa(want)))
+		have = want
+	default:
+		return have, nil
+	}
 	if errors.Is(err, jetstream.ErrKeyExists) { // another process was quicker
 		return c.Shards(ctx)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("bucket %s, key %s: %w", BucketName, shardsKey, err)
 	}
-	return want, nil
+	return have, nil
 }
 
 // filterOf is what a filter of subjects means for the stream of one shard; ok

@@ -97,19 +97,42 @@ func TestEnsureStreams_oneStreamStaysOne(t *testing.T) {
 func TestEnsureStreams_manyAtOnceAgree(t *testing.T) {
 	s := startServer(t, t.TempDir(), "127.0.0.1:0")
 	var wg sync.WaitGroup
-	for i := range 6 {
-		c := connect(t, s.ClientURL(), "test")
-		wg.Go(func() { ensure(t, c, bus.StreamConfig{Shards: []int{0, 2, 3}[i%3]}) })
+	wanted := func(i int) bus.StreamConfig { return bus.StreamConfig{Shards: []int{0, 2, 3}[i%3]} }
+	conns := make([]*bus.Conn, 6)
+	for i := range conns {
+		conns[i] = connect(t, s.ClientURL(), "test")
+		wg.Go(func() { ensure(t, conns[i], wanted(i)) })
 	}
 	wg.Wait()
-	c := connect(t, s.ClientURL(), "test")
-	n, err := c.Shards(t.Context())
+	for i, c := range conns { // whoever was overtaken finds it settled
+		ensure(t, c, wanted(i))
+	}
+	n, err := conns[0].Shards(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	st, err := c.StreamStatus(t.Context())
+	st, err := conns[0].StreamStatus(t.Context())
 	if err != nil || max(1, len(st.Shards)) != n {
 		t.Errorf("%d shards agreed, streams %+v, %v", n, st, err)
+	}
+}
+
+func TestEnsureStreams_theSingleStreamThatWasFirstWins(t *testing.T) {
+	s, c := bed(t)
+	js, _ := jetStream(t, s)
+	kv, err := js.KeyValue(t.Context(), bus.BucketName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := kv.Create(t.Context(), "shards", []byte("3")); err != nil { // came too late
+		t.Fatal(err)
+	}
+	diffs, err := c.EnsureStreams(t.Context(), bus.StreamConfig{Shards: 3})
+	if err != nil || len(diffs) != 1 || diffs[0].Have != "1" {
+		t.Errorf("EnsureStreams = %v, %v, want the 1 that there is", diffs, err)
+	}
+	if n, err := c.Shards(t.Context()); n != 1 || err != nil {
+		t.Errorf("Shards = %d, %v, want 1", n, err)
 	}
 }
 
