@@ -26,7 +26,7 @@ type ConsumerOptions struct {
 	Linger         time.Duration // or this long after its first event (200 ms)
 	Workers        int           // batches written at the same time (2)
 	MaxAckPending  int           // frames in the hands of all workers together (1,024)
-	AckWait        time.Duration // after this long without a sign a worker counts as dead (60 s)
+	AckWait        time.Duration // after this long without a sign a worker counts as dead (15 s)
 	DrainTimeout   time.Duration // how long a running Write may go on when Run has to end (30 s)
 	Poll           time.Duration // how often the lag is looked at (5 s)
 	Subsystem      string        // of the metric names: siptrace_<subsystem>_…; empty is "consumer"
@@ -41,7 +41,7 @@ func (o ConsumerOptions) withDefaults() ConsumerOptions {
 	o.Linger = cmp.Or(o.Linger, 200*time.Millisecond)
 	o.Workers = cmp.Or(o.Workers, 2)
 	o.MaxAckPending = cmp.Or(o.MaxAckPending, 1024)
-	o.AckWait = cmp.Or(o.AckWait, 60*time.Second)
+	o.AckWait = cmp.Or(o.AckWait, 15*time.Second)
 	o.DrainTimeout = cmp.Or(o.DrainTimeout, 30*time.Second)
 	o.Poll = cmp.Or(o.Poll, 5*time.Second)
 	o.Subsystem = cmp.Or(o.Subsystem, "consumer")
@@ -281,6 +281,9 @@ func (r *reader) read(ctx context.Context, jc jetstream.Consumer, sink trace.Sin
 	}
 	wg.Go(func() { r.watchLag(life, jc) })
 	wg.Wait()
+	if r.conn.connected() {
+		r.poll(context.WithoutCancel(ctx), jc) // what has expired since the last look
+	}
 }
 
 // Ensure makes the durable consumer if it is missing, for workers that may only

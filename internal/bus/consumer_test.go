@@ -98,31 +98,7 @@ func TestConsumer_aCrashedWorkersFramesComeAgain(t *testing.T) {
 	s, c := bed(t)
 	publish(t, c, 0, 200)
 	js, _ := jetStream(t, s)
-
-	// The first worker is given frames and is never heard of again.
-	_, err := js.CreateConsumer(t.Context(), bus.StreamName, jetstream.ConsumerConfig{
-		Durable: "worker", FilterSubject: "siptrace.v1.events.>", AckPolicy: jetstream.AckExplicitPolicy,
-		AckWait: 300 * time.Millisecond, MaxAckPending: 1024, MaxDeliver: -1,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	jc, err := js.Consumer(t.Context(), bus.StreamName, "worker")
-	if err != nil {
-		t.Fatal(err)
-	}
-	batch, err := jc.Fetch(7, jetstream.FetchMaxWait(5*time.Second))
-	if err != nil {
-		t.Fatal(err)
-	}
-	taken := 0
-	for range batch.Messages() {
-		taken++
-	}
-	if taken != 7 {
-		t.Fatalf("the first worker got %d frames, want 7", taken)
-	}
-
+	takenAndForgotten(t, js, 7)
 	var k keeper
 	reg, _ := consume(t, c, bus.ConsumerOptions{AckWait: 300 * time.Millisecond}, &k)
 	eventually(t, "all events arrive", func() bool { return k.distinct() == 200 })
@@ -494,9 +470,7 @@ func TestConsumer_countsWhatTheStreamDiscardedUnread(t *testing.T) {
 	reg, _ = consume(t, c, o, &k)
 	eventually(t, "what is left arrives", func() bool { return k.distinct() == 220 })
 	settled(t, js)
-	if got := metric(t, reg, "siptrace_stream_expired_unread_total"); got != 18 {
-		t.Errorf("counted %v frames as lost, want 18", got)
-	}
+	expired(t, reg, 18)
 }
 
 func TestConsumer_countsWhatVanishesUnderItsEyes(t *testing.T) {
@@ -510,15 +484,82 @@ func TestConsumer_countsWhatVanishesUnderItsEyes(t *testing.T) {
 		once.Do(func() { close(holding); <-release })
 		return k.Write(ctx, events)
 	})
-	reg, _ := consume(t, c, bus.ConsumerOptions{Workers: 1, MaxAckPending: 10, Poll: time.Hour}, slow)
+	reg, _ := consume(t, c, bus.ConsumerOptions{Workers: 1, MaxAckPending: 10, Poll: 20 * time.Millisecond}, slow)
 	<-holding
 	publish(t, c, 100, 300) // frames 11 to 40
 	keepFrames(t, js, 10)   // leaves 31 to 40
 	close(release)
 	eventually(t, "what was in hand and what is left arrives", func() bool { return k.distinct() == 200 })
 	settled(t, js)
-	if got := metric(t, reg, "siptrace_stream_expired_unread_total"); got != 20 {
-		t.Errorf("counted %v frames as lost, want 20", got)
+	expired(t, reg, 20)
+}
+
+func TestConsumer_countsExactlyWhatVanishesWhileFramesComeAgain(t *testing.T) {
+	s, c := bed(t)
+	js, _ := jetStream(t, s)
+	publish(t, c, 0, 400) // frames 1 to 40
+	takenAndForgotten(t, js, 7)
+	var k keeper
+	var gate sync.RWMutex
+	slow := trace.SinkFunc(func(ctx context.Context, events []trace.Event) error {
+		gate.RLock()
+		defer gate.RUnlock()
+		return k.Write(ctx, events)
+	})
+	o := bus.ConsumerOptions{Workers: 2, BatchEvents: 20, AckWait: 300 * time.Millisecond, Poll: 20 * time.Millisecond}
+	reg, stop := consume(t, c, o, slow)
+	eventually(t, "what was forgotten comes again", func() bool {
+		return metric(t, reg, "siptrace_consumer_redelivered_frames_total") == 7 && k.distinct() == 400
+	})
+	expired(t, reg, 0)
+
+	gate.Lock()
+	publish(t, c, 400, 600) // frames 41 to 100
+	eventually(t, "both workers hold frames", func() bool { return durable(t, js).NumAckPending >= 2 })
+	keepFrames(t, js, 10)
+	gate.Unlock()
+	settled(t, js)
+	if err := stop(); err != nil { // what it held is written now
+		t.Fatal(err)
+	}
+	lost := (1000 - k.distinct()) / 10
+	if lost == 0 {
+		t.Fatal("nothing is missing: the test proves nothing")
+	}
+	expired(t, reg, float64(lost))
+}
+
+// takenAndForgotten makes the durable and takes n frames as a worker does that is
+// never heard of again.
+func takenAndForgotten(t *testing.T, js jetstream.JetStream, n int) {
+	t.Helper()
+	jc, err := js.CreateConsumer(t.Context(), bus.StreamName, jetstream.ConsumerConfig{
+		Durable: "worker", FilterSubject: "siptrace.v1.events.>", AckPolicy: jetstream.AckExplicitPolicy,
+		AckWait: 300 * time.Millisecond, MaxAckPending: 1024, MaxDeliver: -1,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	batch, err := jc.Fetch(n, jetstream.FetchMaxWait(5*time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken := 0
+	for range batch.Messages() {
+		taken++
+	}
+	if taken != n {
+		t.Fatalf("the first worker got %d frames, want %d", taken, n)
+	}
+}
+
+// expired waits until n frames are counted as lost, and sees that it stays so.
+func expired(t *testing.T, reg *prometheus.Registry, n float64) {
+	t.Helper()
+	count := func() float64 { return metric(t, reg, "siptrace_stream_expired_unread_total") }
+	eventually(t, fmt.Sprintf("%v frames are counted as lost", n), func() bool { return count() >= n })
+	if got := count(); got != n {
+		t.Errorf("counted %v frames as lost, want %v", got, n)
 	}
 }
 

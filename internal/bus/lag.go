@@ -51,15 +51,30 @@ func (m *consumeMetrics) settled(frames, events int) {
 	m.events.Add(float64(events))
 }
 
-// delivered is one delivery: its number, and the place of its frame in the stream.
-type delivered struct{ consumer, stream uint64 }
-
 // position is how far the durable has come, as last seen.
 type position struct {
-	created  time.Time // of the stream: another time is another stream
-	floor    uint64    // everything up to here is acknowledged
-	first    uint64    // the oldest frame the stream still has
-	vanished uint64    // what was discarded unread is counted up to here
+	stream, durable time.Time // when they were made: another time is another one
+	floor           uint64    // everything up to here is acknowledged
+	first           uint64    // the oldest frame the stream still has
+
+	// For the count of what was discarded unread.
+	since   delivered // where counting began
+	again   uint64    // frames that came here a second time or later since then
+	counted int64     // frames found missing since then
+	less    int64     // how far the last look was below that
+}
+
+// delivered is the number of deliveries, and the place in the stream that they
+// have reached.
+type delivered struct{ consumer, stream uint64 }
+
+// missing is how many frames were passed over without a delivery. Every
+// delivery has a number, one that is repeated a new one: what the place in the
+// stream has advanced by more than the first deliveries is missing. Of the
+// repeated ones it knows those that came here, so it may be too low, but never
+// too high.
+func (p *position) missing(now delivered) int64 {
+	return int64(now.stream-p.since.stream) - int64(now.consumer-p.since.consumer) + int64(p.again)
 }
 
 // watchLag looks at the lag until ctx ends.
@@ -80,6 +95,9 @@ func (r *reader) watchLag(ctx context.Context, jc jetstream.Consumer) {
 func (r *reader) poll(ctx context.Context, jc jetstream.Consumer) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
+	r.mu.Lock()
+	again := r.position.again // before the durable, whose deliveries include them
+	r.mu.Unlock()
 	s, err := r.conn.js.Stream(ctx, r.stream)
 	if err != nil {
 		r.complain("stream not seen", plain(err))
@@ -91,7 +109,7 @@ func (r *reader) poll(ctx context.Context, jc jetstream.Consumer) {
 		return
 	}
 	stream := s.CachedInfo()
-	r.seen(stream, info)
+	r.seen(stream, info, again)
 	age := time.Duration(0)
 	if info.NumPending > 0 || info.NumAckPending > 0 {
 		age = ageOf(ctx, s, info)
@@ -117,35 +135,46 @@ func (r *reader) setLag(now lag) {
 }
 
 // seen updates the position and counts the frames that were discarded before
-// they were delivered to anybody.
-func (r *reader) seen(stream *jetstream.StreamInfo, info *jetstream.ConsumerInfo) {
+// they were delivered to anybody. Again is how many repeated deliveries had
+// come when info was asked for. With a filter nobody knows which of the frames
+// it would have matched.
+func (r *reader) seen(stream *jetstream.StreamInfo, info *jetstream.ConsumerInfo, again uint64) {
 	r.mu.Lock()
-	if !r.position.created.Equal(stream.Created) {
-		r.position = position{created: stream.Created}
+	defer r.mu.Unlock()
+	p := &r.position
+	switch {
+	case !p.stream.Equal(stream.Created):
+		*p = position{stream: stream.Created, durable: info.Created, since: delivered{info.Delivered.Consumer, info.Delivered.Stream}}
+	case !p.durable.Equal(info.Created): // deleted, and made again to go on where it was
+		*p = position{stream: p.stream, durable: info.Created, since: delivered{0, p.floor}}
 	}
-	r.position.first = stream.State.FirstSeq
-	r.position.floor = info.AckFloor.Stream
-	r.mu.Unlock()
-	r.expired(info.Delivered.Stream+1, max(stream.State.FirstSeq, 1)-1)
-}
-
-// expired counts the frames from first to last, unless they are counted
-// already. With a filter nobody knows which of them it would have matched.
-func (r *reader) expired(first, last uint64) {
+	p.first = stream.State.FirstSeq
+	p.floor = info.AckFloor.Stream
 	if !slices.Contains(r.opts.FilterSubjects, EventsSubject+".>") {
 		return
 	}
-	r.mu.Lock()
-	first = max(first, r.position.vanished+1)
-	if first > last {
-		r.mu.Unlock()
-		return
+	now := delivered{info.Delivered.Consumer, max(info.Delivered.Stream, max(p.first, 1)-1)}
+	later := p.again - min(again, p.again)
+	switch more := p.missing(now) - int64(later) - p.counted; {
+	case more > 0:
+		p.counted += more
+		p.less = 0
+		r.metrics.expired.Add(float64(more))
+		r.log.Error("the stream discarded frames that were not read: its limits are too small for this lag",
+			"frames", more, "delivered", info.Delivered.Stream, "first", p.first)
+	case more < 0 && more == p.less: // repeated to other processes: nothing more to come of it here
+		*p = position{stream: p.stream, durable: p.durable, floor: p.floor, first: p.first, since: now}
+	default:
+		p.less = more
 	}
-	r.position.vanished = last
-	r.mu.Unlock()
-	r.metrics.expired.Add(float64(last - first + 1))
-	r.log.Error("the stream discarded frames that were not read: its limits are too small for this lag",
-		"frames", last-first+1, "first", first, "last", last)
+}
+
+// cameAgain counts a frame that is not delivered for the first time.
+func (r *reader) cameAgain() {
+	r.metrics.redelivered.Inc()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.position.again++
 }
 
 // givenBack counts a frame that is not delivered and that the stream does not
@@ -170,8 +199,8 @@ func (r *reader) resume(cfg *jetstream.ConsumerConfig, stream *jetstream.StreamI
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
-	case r.position.created.IsZero(): // never seen: as configured
-	case r.position.created.Equal(stream.Created):
+	case r.position.stream.IsZero(): // never seen: as configured
+	case r.position.stream.Equal(stream.Created):
 		cfg.DeliverPolicy = jetstream.DeliverByStartSequencePolicy
 		cfg.OptStartSeq = r.position.floor + 1
 	default:

@@ -29,8 +29,7 @@ type worker struct {
 	limit   int // frames this worker may hold
 
 	batch batch
-	last  delivered // the frame before
-	busy  bool      // the last batch was full
+	busy  bool // the last batch was full
 
 	eventsPerFrame, bytesPerFrame float64 // lately
 }
@@ -100,7 +99,9 @@ func (w *worker) fetch(n int, wait time.Duration) error {
 		return err
 	}
 	for msg := range msgs.Messages() {
-		w.note(msg)
+		if md, err := msg.Metadata(); err == nil && md.NumDelivered > 1 {
+			w.c.cameAgain()
+		}
 		w.batch.add(msg)
 	}
 	switch err := msgs.Error(); {
@@ -142,20 +143,4 @@ func (w *worker) learn() {
 	events, bytes := w.batch.averages()
 	w.eventsPerFrame += weight * (events - w.eventsPerFrame)
 	w.bytesPerFrame += weight * (bytes - w.bytesPerFrame)
-}
-
-// note counts msg and what vanished before it.
-func (w *worker) note(msg jetstream.Msg) {
-	md, err := msg.Metadata()
-	if err != nil {
-		return
-	}
-	now := delivered{md.Sequence.Consumer, md.Sequence.Stream}
-	if md.NumDelivered > 1 {
-		w.c.metrics.redelivered.Inc()
-		now = delivered{}
-	} else if w.last.consumer != 0 && now.consumer == w.last.consumer+1 && now.stream > w.last.stream+1 {
-		w.c.expired(w.last.stream+1, now.stream-1)
-	}
-	w.last = now
 }
