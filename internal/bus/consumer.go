@@ -158,10 +158,19 @@ func (c *Consumer) learn(ctx context.Context) []string {
 			return names
 		}
 		c.setWaiting(err)
-		if n, ok := c.warn.allow(time.Now()); ok {
-			c.log.Warn("waiting for the stream", "stream", StreamName, "count", n, "err", plain(err))
-		}
+		c.complainOfStream(StreamName, pause, err)
 		sleep(ctx, pause)
+	}
+}
+
+// complainOfStream says that a stream is not there. Where everything is started
+// at once, a tap is about to make it: only a pause that has grown says more.
+func (c *Consumer) complainOfStream(name string, pause time.Duration, err error) {
+	if pause < time.Second/2 {
+		return
+	}
+	if n, ok := c.warn.allow(time.Now()); ok {
+		c.log.Warn("waiting for the stream", "stream", name, "count", n, "err", plain(err))
 	}
 }
 
@@ -325,9 +334,7 @@ func (r *reader) bind(ctx context.Context, names []string) (jetstream.Consumer, 
 			}
 		}
 		r.setWaiting(err)
-		if n, ok := r.warn.allow(time.Now()); ok {
-			r.log.Warn("waiting for the stream", "stream", r.stream, "count", n, "err", plain(err))
-		}
+		r.complainOfStream(r.stream, pause, err)
 		sleep(ctx, pause)
 	}
 }
