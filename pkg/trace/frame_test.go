@@ -352,6 +352,8 @@ func FuzzFrameDecoder(f *testing.F) {
 	origin := event(3)
 	origin.Chunks = hep.AppendChunk(nil, trace.Vendor, trace.ChunkOrigin, []byte("fleet"))
 	f.Add(encode(f, origin))
+	none := hep.AppendChunk([]byte("HEP3\x00\x0d"), 0, 1, []byte{2}) // no payload
+	f.Add(none)
 	f.Fuzz(func(t *testing.T, body []byte) {
 		var d trace.FrameDecoder
 		events, err := d.Decode(body)
@@ -367,6 +369,9 @@ func FuzzFrameDecoder(f *testing.F) {
 		kept := make([]trace.Event, len(events))
 		for i := range events {
 			kept[i] = events[i].Clone()
+			if kept[i].Payload == nil {
+				kept[i].Payload = []byte{} // a packet of ours always has one
+			}
 		}
 		back, err := d.Decode(again)
 		if err != nil {
