@@ -1,6 +1,10 @@
 // Package schema holds the SQL that makes siptrace's tables: for each kind of
 // database a directory of numbered migrations, which goose applies in order. A
 // migration never changes after a release; a change is a new one.
+//
+// A migration may be run again at any time: it makes what is missing of its
+// work and leaves the rest as it is. So the schema is mended when somebody has
+// dropped a part of it.
 package schema
 
 import (

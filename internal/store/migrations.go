@@ -43,6 +43,22 @@ func (m *Migrations) Newest() int64 { return m.versions[len(m.versions)-1] }
 // them as applied in the version table, which createVersions makes. Run on an
 // empty database it does what goose would.
 func (m *Migrations) SQL(createVersions string) (string, error) {
+	text, err := m.Statements()
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	b.WriteString(text)
+	fmt.Fprintf(&b, "-- What has been applied, for the next version to know.\n%s\n", createVersions)
+	for _, v := range append([]int64{0}, m.versions...) {
+		fmt.Fprintf(&b, "INSERT INTO %s (version_id, is_applied) VALUES (%d, true);\n", VersionTable, v)
+	}
+	return b.String(), nil
+}
+
+// Statements returns the migrations one behind the other. Run again they make
+// what is missing.
+func (m *Migrations) Statements() (string, error) {
 	var b strings.Builder
 	for _, name := range m.files {
 		text, err := fs.ReadFile(m.fsys, name)
@@ -55,10 +71,6 @@ func (m *Migrations) SQL(createVersions string) (string, error) {
 			}
 		}
 		b.WriteByte('\n')
-	}
-	fmt.Fprintf(&b, "-- What has been applied, for the next version to know.\n%s\n", createVersions)
-	for _, v := range append([]int64{0}, m.versions...) {
-		fmt.Fprintf(&b, "INSERT INTO %s (version_id, is_applied) VALUES (%d, true);\n", VersionTable, v)
 	}
 	return strings.TrimLeft(b.String(), "\n"), nil
 }

@@ -49,5 +49,5 @@ func (o Options) WithDefaults() (Options, error) {
 	if o.Timeout <= 0 {
 		o.Timeout = DefaultTimeout
 	}
-	return o, CheckTable(o.Table)
+	return o, CheckNewTable(o.Table)
 }

@@ -29,7 +29,9 @@ const (
 // A Store keeps events as rows of a database, and finds them again.
 //
 // Write is one transaction: it returns nil after the commit. It may be called
-// by several goroutines at once.
+// by several goroutines at once. An event that names a table that is not there
+// is refused; while the table of events that name none is not there, or has
+// other columns, Write fails, and nothing is lost.
 type Store interface {
 	trace.Sink
 
@@ -57,15 +59,16 @@ type Schema interface {
 	// Print returns the SQL that does by hand what Apply does on an empty database.
 	Print() (string, error)
 
-	// Apply brings the database to the newest version. Applying again, or
-	// from several processes at once, does no harm.
+	// Apply brings the database to the newest version, and makes what somebody
+	// has dropped of it: empty. Applying again, or from several processes at
+	// once, does no harm.
 	Apply(ctx context.Context) error
 
 	// Status tells which version the database has. It changes nothing.
 	Status(ctx context.Context) (Status, error)
 
 	// CreateTable makes a trace table of another name and its view for
-	// people, unless it is there.
+	// people, unless it is there. One that was dropped by hand is made again.
 	CreateTable(ctx context.Context, name string) error
 
 	// Retain drops what r does not keep, and tells what that was, line by
@@ -107,7 +110,8 @@ type Status struct {
 	Version int64    // 0 when nothing was applied
 	Newest  int64    // what Apply leads to
 	Tables  []string // the trace tables, by name
+	Missing []string // what was applied and is not there now: "table sip_trace", "view sip_trace_text"
 }
 
 // Current reports whether there is nothing to apply.
-func (s Status) Current() bool { return s.Version == s.Newest }
+func (s Status) Current() bool { return s.Version == s.Newest && len(s.Missing) == 0 }

@@ -2,7 +2,7 @@
 
 -- One row for each traced message, and one more for each traced user of it.
 -- The columns up to direction are those of Kamailio's sip_trace.
-CREATE TABLE "sip_trace" (
+CREATE TABLE IF NOT EXISTS "sip_trace" (
   id             INTEGER NOT NULL,             -- milliseconds of capture and 16 bits of digest; not unique
   time_stamp     INTEGER NOT NULL,             -- time of capture: microseconds since 1970, UTC
   time_us        INTEGER NOT NULL DEFAULT 0,   -- its microseconds again
@@ -27,19 +27,19 @@ CREATE TABLE "sip_trace" (
   PRIMARY KEY (time_stamp, event_id, traced_user)
 ) STRICT;
 
-CREATE INDEX "sip_trace_callid" ON "sip_trace" (callid);
+CREATE INDEX IF NOT EXISTS "sip_trace_callid" ON "sip_trace" (callid);
 
 -- The same for people: times and messages as text.
-CREATE VIEW "sip_trace_text" AS
+CREATE VIEW IF NOT EXISTS "sip_trace_text" AS
 SELECT strftime('%Y-%m-%d %H:%M:%S', time_stamp / 1000000, 'unixepoch') || printf('.%06d', time_us) AS time_stamp,
        node, direction, fromip, toip, method, status, callid, cseq, from_user, to_user, ruri_user, fromtag, totag,
        traced_user, correlation_id, CAST(msg AS TEXT) AS msg
 FROM "sip_trace";
 
 -- The trace tables. Another one is made after the model of sip_trace.
-CREATE TABLE trace_tables (
+CREATE TABLE IF NOT EXISTS trace_tables (
   name    TEXT PRIMARY KEY,
   created INTEGER NOT NULL DEFAULT (unixepoch())
 ) STRICT;
 
-INSERT INTO trace_tables (name) VALUES ('sip_trace');
+INSERT OR IGNORE INTO trace_tables (name) VALUES ('sip_trace');

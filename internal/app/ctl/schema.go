@@ -13,8 +13,8 @@ import (
 // SchemaCmd is ctl schema.
 type SchemaCmd struct {
 	Print  SchemaPrintCmd  `cmd:"" help:"Print the SQL that makes the tables."`
-	Apply  SchemaApplyCmd  `cmd:"" help:"Bring the database to the newest version."`
-	Status SchemaStatusCmd `cmd:"" help:"Say which version the database has."`
+	Apply  SchemaApplyCmd  `cmd:"" help:"Bring the database to the newest version, and make what was dropped of it."`
+	Status SchemaStatusCmd `cmd:"" help:"Say which version the database has, and what is missing of it."`
 
 	CreateTable SchemaCreateTableCmd `cmd:"" help:"Make a trace table of another name, with its view for people."`
 	Retain      SchemaRetainCmd      `cmd:"" help:"Drop what is too old or too much."`
@@ -85,10 +85,13 @@ func sayStatus(env *Env, s store.Schema) error {
 		return err
 	}
 	fmt.Fprintf(env.Stdout, "version %d", st.Version)
-	if st.Current() {
+	if st.Version == st.Newest {
 		fmt.Fprintln(env.Stdout, ", the newest")
 	} else {
 		fmt.Fprintf(env.Stdout, " of %d; apply the rest with: %s schema apply\n", st.Newest, self())
+	}
+	if len(st.Missing) > 0 {
+		fmt.Fprintf(env.Stdout, "missing %s; make it anew, empty, with: %s schema apply\n", strings.Join(st.Missing, ", "), self())
 	}
 	if len(st.Tables) > 0 {
 		fmt.Fprintln(env.Stdout, "tables  "+strings.Join(st.Tables, " "))

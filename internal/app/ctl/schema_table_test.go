@@ -2,6 +2,7 @@ package ctl
 
 import (
 	"bytes"
+	"database/sql"
 	"net/netip"
 	"path/filepath"
 	"strings"
@@ -12,6 +13,36 @@ import (
 	"github.com/seed-452fa805/siptrace/internal/store/open"
 	"github.com/seed-452fa805/siptrace/pkg/trace"
 )
+
+func TestSchemaStatus_showsWhatWasDroppedAndApplyMakesIt(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "trace.db")
+	run := func(args ...string) string {
+		t.Helper()
+		var stdout, stderr bytes.Buffer
+		if code := Run(t.Context(), append(args, "--store", "sqlite:"+path), strings.NewReader(""), &stdout, &stderr); code != 0 {
+			t.Fatalf("%v: exit code %d, %s", args, code, &stderr)
+		}
+		return stdout.String()
+	}
+	whole := run("schema", "apply")
+	if want := "version 1, the newest\ntables  sip_trace\n"; whole != want {
+		t.Errorf("got %q, want %q", whole, want)
+	}
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.ExecContext(t.Context(), `DROP TABLE sip_trace`); err != nil {
+		t.Fatal(err)
+	}
+	if got := run("schema", "status"); !strings.Contains(got, "missing table sip_trace; make it anew, empty, with: ") || strings.Contains(got, "tables") {
+		t.Errorf("status %q", got)
+	}
+	if got := run("schema", "apply"); got != whole {
+		t.Errorf("apply %q, want %q", got, whole)
+	}
+}
 
 func TestSchemaCreateTable_makesATableThatTakesEvents(t *testing.T) {
 	address := "sqlite:" + filepath.Join(t.TempDir(), "trace.db")

@@ -71,8 +71,7 @@ func (b *batch) tableOf(e *trace.Event) string {
 
 // fill makes rows of events for the tables that entries holds; what cannot be
 // written is noted as rejected.
-func (b *batch) fill(events []trace.Event, entries map[string]entry) {
-	now := time.Now()
+func (b *batch) fill(events []trace.Event, entries map[string]entry, now time.Time) {
 	oldest, newest := now.Add(-b.past), now.Add(b.future)
 	var to *tuples
 	name := ""

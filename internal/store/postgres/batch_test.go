@@ -33,7 +33,7 @@ func TestBatch_doesNotAllocate(t *testing.T) {
 	b, events, entries := testBatch(t, 500)
 	n := testing.AllocsPerRun(20, func() {
 		b.reset()
-		b.fill(events, entries)
+		b.fill(events, entries, time.Now())
 	})
 	if n > 2 { // a new hour may have begun
 		t.Errorf("%v allocations for %d events, want none", n, len(events))
@@ -42,7 +42,7 @@ func TestBatch_doesNotAllocate(t *testing.T) {
 
 func TestTuples_reader_readsThePartAskedFor(t *testing.T) {
 	b, events, entries := testBatch(t, 5)
-	b.fill(events, entries)
+	b.fill(events, entries, time.Now())
 	all := b.tuples[0]
 	for lo := range 5 {
 		for hi := lo + 1; hi <= 5; hi++ {
@@ -89,7 +89,7 @@ func countTuples(t *testing.T, b []byte) int {
 }
 
 func TestTables_forgetsNamesThatStrangersMakeUp(t *testing.T) {
-	ts := newTables()
+	ts := newTables("sip_trace")
 	good := entry{table: &table{name: "good"}}
 	ts.remember(map[string]entry{"good": good})
 	for i := range 5 * maxDenied {
@@ -104,16 +104,22 @@ func TestTables_forgetsNamesThatStrangersMakeUp(t *testing.T) {
 }
 
 func TestTables_believesBadNewsForAWhile(t *testing.T) {
-	ts := newTables()
+	ts := newTables("sip_trace")
 	ts.remember(map[string]entry{"bad": unusable(store.UnknownTable, nil)})
 	if e, ok := ts.known("bad"); !ok || e.reason != store.UnknownTable {
 		t.Errorf("known = %+v, %t", e, ok)
 	}
 	old := unusable(store.UnknownTable, nil)
-	old.until = time.Now().Add(-time.Millisecond)
+	if old.until = old.until.Add(-5 * time.Second); old.until.After(time.Now()) {
+		t.Error("bad news is believed for longer than 5 s")
+	}
 	ts.remember(map[string]entry{"bad": old})
 	if _, ok := ts.known("bad"); ok {
 		t.Error("old news is believed")
+	}
+	ts.remember(map[string]entry{"sip_trace": unusable(store.UnknownTable, nil)})
+	if _, ok := ts.known("sip_trace"); ok {
+		t.Error("the table of events that name none is believed to be missing")
 	}
 }
 
@@ -122,7 +128,7 @@ func BenchmarkBatch(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		batch.reset()
-		batch.fill(events, entries)
+		batch.fill(events, entries, time.Now())
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(len(events)), "ns/row")
 }

@@ -50,6 +50,8 @@ func (p *patient) put(ctx context.Context) error {
 			lo, size = hi, min(size*4, len(p.at))
 		case !aboutRow(err):
 			return err
+		case hi-lo == 1 && judge(err) == noPartition && !p.table.barred(p.hour(lo)):
+			return err // dropped since it was made
 		case hi-lo == 1:
 			p.writing.batch.rejections.Add(int(p.event[lo]), store.Refused, err)
 			lo = hi
@@ -63,8 +65,10 @@ func (p *patient) put(ctx context.Context) error {
 	return nil
 }
 
-// aboutRow reports whether err is a row's fault. Partitions have been made
-// before: a row that has none now will not get one.
+// hour is that of a row.
+func (p *patient) hour(row int) int64 { return hourOf(p.events[p.tuples.event[row]].Time) }
+
+// aboutRow reports whether err is a row's fault.
 func aboutRow(err error) bool {
 	v := judge(err)
 	return v == careful || v == noPartition

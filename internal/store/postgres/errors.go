@@ -57,6 +57,8 @@ func words(err error, server, user string) string {
 			return fmt.Sprintf("%s; create it, or check --store", pg.Message)
 		case "42501":
 			return fmt.Sprintf("%s; grant user %q what it lacks", pg.Message, user)
+		case "42P01", "42883":
+			return fmt.Sprintf("%s; ctl schema apply makes what is missing", pg.Message)
 		case "53100":
 			return fmt.Sprintf("disk full: %s", pg.Message)
 		case "53300":
@@ -88,6 +90,9 @@ func class(err error) string {
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) {
 		return store.ClassConnection
+	}
+	if judge(err) == noPartition {
+		return store.ClassConflict // somebody drops it, again and again
 	}
 	switch pg.Code {
 	case "42501", "3D000":

@@ -42,7 +42,7 @@ func TestExplain(t *testing.T) {
 		{"serialization", sqlstate("40001", "could not serialize"), store.ClassConflict, "could not serialize [40001]", again},
 		{"deadlock", sqlstate("40P01", "deadlock detected"), store.ClassConflict, "deadlock detected [40P01]", again},
 		{"lock", sqlstate("55P03", "lock timeout"), store.ClassConflict, "lock timeout [55P03]", again},
-		{"no table", sqlstate("42P01", "relation does not exist"), store.ClassSchema, "relation does not exist [42P01]", stale},
+		{"no table", sqlstate("42P01", "relation does not exist"), store.ClassSchema, "relation does not exist; ctl schema apply makes what is missing", stale},
 		{"no column", sqlstate("42703", "column does not exist"), store.ClassSchema, "column does not exist [42703]", stale},
 		{"type", sqlstate("42804", "type"), store.ClassSchema, "type [42804]", stale},
 		{"COPY format", sqlstate("22P04", "row field count is 3"), store.ClassSchema, "row field count is 3 [22P04]", stale},
@@ -50,7 +50,7 @@ func TestExplain(t *testing.T) {
 		{"duplicate", sqlstate("23505", "duplicate key"), store.ClassOther, "duplicate key [23505]", careful},
 		{"check", sqlstate("23514", "violates check constraint"), store.ClassOther, "violates check constraint [23514]", careful},
 		{"index row", sqlstate("54000", "index row size"), store.ClassOther, "index row size [54000]", careful},
-		{"no partition", &pgconn.PgError{Code: "23514", Message: "keine Partition", Routine: "ExecFindPartition"}, store.ClassOther,
+		{"no partition", &pgconn.PgError{Code: "23514", Message: "keine Partition", Routine: "ExecFindPartition"}, store.ClassConflict,
 			"keine Partition [23514]", noPartition},
 		{"trigger", sqlstate("P0001", "not this one"), store.ClassOther, "not this one [P0001]", careful},
 	} {

@@ -136,13 +136,29 @@ func TestPartitions(t *testing.T) {
 			t.Errorf("%d events, want 2", got)
 		}
 	})
+	t.Run("get another name where something else has theirs", func(t *testing.T) {
+		address := newDatabase(t)
+		s := openStore(t, address, store.Options{})
+		write(t, s, at(today()))
+		old := today().AddDate(0, 0, -7)
+		execute(t, address, "CREATE TABLE "+day(old)+" (x integer)")
+		write(t, s, at(old), at(old.Add(time.Second)))
+		write(t, openStore(t, address, store.Options{}), at(old.Add(2*time.Second)))
+		if got, want := partitions(t, address, "sip_trace"), []string{day(old) + "_2", day(today())}; !slices.Equal(got, want) {
+			t.Errorf("partitions %v, want %v", got, want)
+		}
+		if got := count(t, s, trace.Query{}); got != 4 {
+			t.Errorf("%d events, want 4", got)
+		}
+	})
 	t.Run("are made once when two writers come to midnight at once", testMidnight)
 	t.Run("that cannot be made take only their own rows with them", func(t *testing.T) {
 		address := newDatabase(t)
 		s := openStore(t, address, store.Options{})
 		write(t, s, at(today()))
 		blocked := today().AddDate(0, 0, -7)
-		execute(t, address, "CREATE TABLE "+day(blocked)+" (x integer)")
+		execute(t, address, fmt.Sprintf("CREATE TABLE odd PARTITION OF sip_trace FOR VALUES FROM ('%[1]s 00:30Z') TO ('%[1]s 00:45Z')",
+			blocked.Format(time.DateOnly)))
 		err := s.Write(t.Context(), []trace.Event{at(blocked), at(today().Add(time.Second)), at(blocked.Add(time.Second))})
 		var rejected trace.Rejected
 		if !errors.As(err, &rejected) || len(rejected) != 2 || rejected[0].Index != 0 || rejected[1].Index != 2 || rejected[0].Reason != store.Refused {

@@ -82,9 +82,9 @@ func TestOpen_goesOnWithoutTheRightToApplyTheSchema(t *testing.T) {
 	if err := s.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "table sip_trace does not exist; ctl schema apply") {
 		t.Errorf("Ready = %v", err)
 	}
-	var rejected trace.Rejected
-	if err := s.Write(t.Context(), []trace.Event{at(today())}); !errors.As(err, &rejected) || rejected[0].Reason != store.UnknownTable {
-		t.Errorf("Write = %v, want the table unknown", err)
+	var e *postgres.Error
+	if err := s.Write(t.Context(), []trace.Event{at(today())}); !errors.As(err, &e) || e.Class != store.ClassSchema || errors.Is(err, trace.ErrPermanent) {
+		t.Errorf("Write = %v, want it to be tried again", err)
 	}
 }
 

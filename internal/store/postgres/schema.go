@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
@@ -16,7 +17,10 @@ import (
 
 // Schema makes and describes the tables of a database, in the schema that is
 // current for its connections. It is a [store.Schema].
-type Schema struct{ config *pgx.ConnConfig }
+type Schema struct {
+	config *pgx.ConnConfig
+	now    func() time.Time
+}
 
 // NewSchema connects to nothing yet.
 func NewSchema(address string) (*Schema, error) {
@@ -24,8 +28,10 @@ func NewSchema(address string) (*Schema, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Schema{config.ConnConfig}, nil
+	return newSchema(config.ConnConfig), nil
 }
+
+func newSchema(config *pgx.ConnConfig) *Schema { return &Schema{config, time.Now} }
 
 // The version table as goose makes it.
 const createVersions = `CREATE TABLE ` + store.VersionTable + ` (
@@ -43,6 +49,14 @@ func (s *Schema) Print() (string, error) {
 
 // Apply is what [store.Schema] promises.
 func (s *Schema) Apply(ctx context.Context) error {
+	if err := s.migrate(ctx); err != nil {
+		return err
+	}
+	return s.with(ctx, func(c *pgx.Conn) error { return mend(ctx, c) })
+}
+
+// migrate applies what was never applied.
+func (s *Schema) migrate(ctx context.Context) error {
 	db := stdlib.OpenDB(*s.config)
 	defer db.Close()
 	p, err := goose.NewProvider(goose.DialectPostgres, db, schema.Postgres(),
@@ -70,11 +84,7 @@ func (s *Schema) Status(ctx context.Context) (store.Status, error) {
 		if err != nil || status.Version == 0 {
 			return err
 		}
-		rows, err := c.Query(ctx, `SELECT name FROM trace_tables ORDER BY name`)
-		if err != nil {
-			return err
-		}
-		status.Tables, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		status.Tables, status.Missing, err = inventory(ctx, c)
 		return err
 	})
 	return status, err

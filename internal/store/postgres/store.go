@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -29,6 +30,7 @@ type Store struct {
 	metrics *store.Metrics
 	pool    *pgxpool.Pool
 	tables  *tables
+	now     func() time.Time
 
 	// As many batches as connections may write: who takes one writes.
 	batches chan *batch
@@ -73,7 +75,8 @@ func Open(address string, o store.Options) (*Store, error) {
 		log:      o.Log,
 		metrics:  store.NewMetrics(o.Registerer),
 		pool:     pool,
-		tables:   newTables(),
+		tables:   newTables(o.Table),
+		now:      time.Now,
 		batches:  make(chan *batch, o.Connections),
 		prepared: o.NoSchema,
 	}
@@ -145,9 +148,14 @@ func (s *Store) Ready(ctx context.Context) error {
 	}
 	var standby bool
 	var found map[string]entry
+	var absent []string
 	err := s.with(ctx, func(c *pgx.Conn) (err error) {
-		if err = c.QueryRow(ctx, `SELECT pg_is_in_recovery()`).Scan(&standby); err == nil {
-			found, err = look(ctx, c, []string{s.options.Table})
+		if err = c.QueryRow(ctx, `SELECT pg_is_in_recovery()`).Scan(&standby); err != nil || standby {
+			return err
+		}
+		if found, err = look(ctx, c, []string{s.options.Table}); err == nil {
+			absent, err = missingParts(ctx, c)
+			absent = slices.DeleteFunc(absent, func(part string) bool { return !slices.Contains(partitioning, part) })
 		}
 		return err
 	})
@@ -157,9 +165,26 @@ func (s *Store) Ready(ctx context.Context) error {
 	case standby:
 		return fmt.Errorf("postgres %s: this is a standby, it takes no rows", s.server)
 	case e.table == nil:
-		return fmt.Errorf("postgres %s: %w; ctl schema apply makes the tables", s.server, e.err)
+		return s.outage(e)
+	case e.table.partitioned && e.table.layout == own && len(absent) > 0: // then no new day can begin
+		return fmt.Errorf("postgres %s: missing: %s; ctl schema apply makes what is missing", s.server, strings.Join(absent, ", "))
 	}
 	return nil
+}
+
+// partitioning is what new partitions need.
+var partitioning = []string{"table trace_tables", "function siptrace_add_partition"}
+
+// outage says that the table of events that name none cannot be used, and what to do.
+func (s *Store) outage(e entry) error {
+	failure := &Error{Server: s.server, Class: store.ClassSchema, Err: e.err, what: e.err.Error()}
+	switch {
+	case e.absent && s.options.Table == store.DefaultTable:
+		failure.what += "; ctl schema apply makes it"
+	case e.absent:
+		failure.what += "; ctl schema create-table " + s.options.Table + " makes it"
+	}
+	return failure
 }
 
 // Close waits for the Writes in progress and closes all connections.
@@ -179,7 +204,8 @@ func (s *Store) with(ctx context.Context, do func(c *pgx.Conn) error) error {
 }
 
 // prepare brings the schema to the newest version, once, if it is this
-// store's to do. A schema that cannot be applied is left as it is: the tables
+// store's to do. It never makes a table again that somebody has dropped: who
+// did may want it gone. A schema that cannot be applied is left as it is: the tables
 // that events go to are looked at anyway.
 func (s *Store) prepare(ctx context.Context) error {
 	s.prepareOnce.Lock()
@@ -187,10 +213,10 @@ func (s *Store) prepare(ctx context.Context) error {
 	if s.prepared {
 		return nil
 	}
-	schema := &Schema{config: s.pool.Config().ConnConfig}
+	schema := newSchema(s.pool.Config().ConnConfig)
 	status, err := schema.Status(ctx)
 	if err == nil && status.Version < status.Newest {
-		if err = schema.Apply(ctx); err == nil {
+		if err = schema.migrate(ctx); err == nil {
 			s.log.Info("schema applied", "server", s.server, "version", status.Newest)
 		}
 	}

@@ -23,7 +23,7 @@ type table struct {
 	partitioned bool
 
 	mu    sync.Mutex
-	hours map[int64]struct{} // hours since 1970 that have a partition
+	hours map[int64]bool // by hours since 1970: there is a partition, or none can be made
 }
 
 // An entry is what is known of a table name.
@@ -31,21 +31,26 @@ type entry struct {
 	table  *table
 	reason string // why there is none
 	err    error
+	absent bool      // nothing has the name
 	until  time.Time // how long that is believed
 }
 
 // tables remembers what the catalogue said.
 type tables struct {
+	fallback string // for events that name none; never believed to be unusable
+
 	mu     sync.Mutex
 	byName map[string]entry
 }
 
 const (
-	denied    = time.Minute // how long a table is believed to be missing or wrong
-	maxDenied = 1000        // names remembered; a stranger may make them up
+	denied    = 5 * time.Second // how long a table is believed to be missing or wrong
+	maxDenied = 1000            // names remembered; a stranger may make them up
 )
 
-func newTables() *tables { return &tables{byName: make(map[string]entry)} }
+func newTables(fallback string) *tables {
+	return &tables{fallback: fallback, byName: make(map[string]entry)}
+}
 
 // known returns what is remembered of a name.
 func (ts *tables) known(name string) (entry, bool) {
@@ -101,15 +106,18 @@ func (ts *tables) remember(found map[string]entry) {
 		}
 	}
 	for name, e := range found {
-		ts.byName[name] = e
+		if e.table != nil || name != ts.fallback {
+			ts.byName[name] = e
+		}
 	}
 }
 
 // makeTables makes those of names that were not found, until there are as many
-// as a database can bear.
+// as a database can bear. The model of them all is not for a writer to make:
+// who dropped it has a reason.
 func makeTables(ctx context.Context, c *pgx.Conn, names []string, found map[string]entry) error {
 	for _, name := range names {
-		if found[name].reason != store.UnknownTable {
+		if found[name].reason != store.UnknownTable || name == store.DefaultTable {
 			continue
 		}
 		e, err := makeTable(ctx, c, name)
@@ -180,7 +188,9 @@ type fact struct {
 func judgeTable(name string, f fact, columns []column) entry {
 	switch {
 	case f.name == "":
-		return unusable(store.UnknownTable, fmt.Errorf("table %s does not exist", name))
+		e := unusable(store.UnknownTable, fmt.Errorf("table %s does not exist", name))
+		e.absent = true
+		return e
 	case f.leaf || !strings.Contains("rp", f.kind):
 		return unusable(store.UnknownTable, fmt.Errorf("%s is a view or a partition, not a trace table", name))
 	}
@@ -198,7 +208,7 @@ func judgeTable(name string, f fact, columns []column) entry {
 		layout:      l,
 		lengths:     lengths,
 		partitioned: f.kind == "p",
-		hours:       make(map[int64]struct{}),
+		hours:       make(map[int64]bool),
 	}}
 }
 

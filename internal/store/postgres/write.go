@@ -56,8 +56,8 @@ func (s *Store) write(ctx context.Context, b *batch, events []trace.Event) error
 		return s.explain(err)
 	}
 	defer c.Release()
-	w := writing{store: s, batch: b, conn: c.Conn()}
-	return s.explain(w.write(ctx, events))
+	w := writing{store: s, batch: b, conn: c.Conn(), events: events}
+	return s.explain(w.write(ctx))
 }
 
 // within gives a step its time: a server that does not answer holds a batch
@@ -81,17 +81,19 @@ type writing struct {
 	batch *batch
 	conn  *pgx.Conn
 
+	events  []trace.Event
+	hold    bool // nobody may drop a partition between its making and the commit
 	careful bool // go the careful way
 }
 
 // attempts is how often a batch is tried before it is given back.
 const attempts = 4
 
-// write puts events in the database, or says why not. What can be put right
-// at once is put right and the batch tried again.
-func (w *writing) write(ctx context.Context, events []trace.Event) error {
+// write puts the events in the database, or says why not. What can be put
+// right at once is put right and the batch tried again.
+func (w *writing) write(ctx context.Context) error {
 	for n := 1; ; n++ {
-		err := w.once(ctx, events)
+		err := w.once(ctx)
 		if err == nil || n == attempts {
 			return err
 		}
@@ -102,7 +104,10 @@ func (w *writing) write(ctx context.Context, events []trace.Event) error {
 			w.careful = true
 		case stale:
 			w.store.tables.forget(w.batch.tables()...)
-		case careful, noPartition:
+		case noPartition: // dropped since it was made? the second time it is a row's fault
+			w.careful, w.hold = w.careful || w.hold, true
+			w.store.tables.forget(w.batch.tables()...)
+		case careful:
 			w.careful = true
 			if code(err) != duplicate { // has somebody changed the table?
 				w.store.tables.forget(w.batch.tables()...)
@@ -111,10 +116,13 @@ func (w *writing) write(ctx context.Context, events []trace.Event) error {
 	}
 }
 
-// once tries to put events in the database in one transaction.
-func (w *writing) once(ctx context.Context, events []trace.Event) error {
+// once tries to put the events in the database in one transaction.
+func (w *writing) once(ctx context.Context) error {
 	w.batch.reset()
-	if err := w.gather(ctx, events); err != nil {
+	if w.hold {
+		defer w.letGo(ctx)
+	}
+	if err := w.gather(ctx); err != nil {
 		return err
 	}
 	if len(w.batch.tuples) == 0 {
@@ -138,13 +146,18 @@ func (w *writing) once(ctx context.Context, events []trace.Event) error {
 }
 
 // gather makes the batch's rows, and the partitions that they go to.
-func (w *writing) gather(ctx context.Context, events []trace.Event) error {
+func (w *writing) gather(ctx context.Context) error {
 	return w.store.within(ctx, func(ctx context.Context) error {
-		entries, err := w.entries(ctx, events)
+		entries, err := w.entries(ctx)
 		if err != nil {
 			return err
 		}
-		w.batch.fill(events, entries)
+		w.batch.fill(w.events, entries, w.store.now())
+		if w.hold {
+			if err := w.holdPartitions(ctx); err != nil {
+				return err
+			}
+		}
 		for _, t := range w.batch.tuples {
 			if err := w.store.addPartitions(ctx, w.conn, t); err != nil {
 				return err
@@ -201,14 +214,16 @@ func (w *writing) exec(ctx context.Context, sql string) (rows int, err error) {
 	return rows, err
 }
 
-// entries returns what is known of each table that events go to.
-func (w *writing) entries(ctx context.Context, events []trace.Event) (map[string]entry, error) {
+// entries returns what is known of each table that the events go to. Where the
+// table of events that name none cannot be used, no event is to blame: that is
+// an error.
+func (w *writing) entries(ctx context.Context) (map[string]entry, error) {
 	entries := make(map[string]entry, 1)
 	var unseen []string
 	last := ""
-	for i := range events {
-		name := w.batch.tableOf(&events[i])
-		if name == last {
+	for i := range w.events {
+		name := w.batch.tableOf(&w.events[i])
+		if name == last || w.events[i].Flags.Has(trace.NoStore) {
 			continue
 		}
 		last = name
@@ -233,6 +248,9 @@ func (w *writing) entries(ctx context.Context, events []trace.Event) (map[string
 		return nil, err
 	}
 	for name, e := range found {
+		if e.table == nil && name == w.store.options.Table {
+			return nil, w.store.outage(e)
+		}
 		entries[name] = e
 		if e.table != nil && e.table.layout == kamailio {
 			w.store.log.Warn("table is Kamailio's own: events that are written again leave duplicates", "table", name)

@@ -121,6 +121,10 @@ func refusesRow(err error) bool {
 
 // class is the metric label of an error that failed a batch.
 func class(err error) string {
+	var missing *tableError
+	if errors.As(err, &missing) {
+		return store.ClassSchema
+	}
 	switch code(err) {
 	case lib.SQLITE_BUSY, lib.SQLITE_LOCKED, lib.SQLITE_INTERRUPT:
 		return store.ClassConflict

@@ -1,12 +1,14 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -43,9 +45,22 @@ func (s *Schema) Print() (string, error) {
 }
 
 // Apply is what [store.Schema] promises. It makes the file if need be.
-func (s *Schema) Apply(ctx context.Context) error { return apply(ctx, s.path) }
+func (s *Schema) Apply(ctx context.Context) error {
+	if err := migrate(ctx, s.path); err != nil {
+		return err
+	}
+	c, err := connect(ctx, writerDSN(s.path, synchronousAck))
+	if err == nil {
+		err = errors.Join(c.mend(ctx), c.close())
+	}
+	if err != nil {
+		return fmt.Errorf("sqlite %s: apply schema: %w", s.path, err)
+	}
+	return nil
+}
 
-func apply(ctx context.Context, path string) error {
+// migrate applies what was never applied.
+func migrate(ctx context.Context, path string) error {
 	db, err := sql.Open(driverName, writerDSN(path, synchronousAck))
 	if err != nil {
 		return fmt.Errorf("sqlite %s: %w", path, err)
@@ -80,7 +95,7 @@ func (s *Schema) Status(ctx context.Context) (store.Status, error) {
 	if status.Version, err = c.version(ctx); err != nil || status.Version == 0 {
 		return status, err
 	}
-	status.Tables, err = c.texts(ctx, `SELECT name FROM trace_tables ORDER BY name`)
+	status.Tables, status.Missing, err = c.inventory(ctx)
 	return status, err
 }
 
@@ -91,12 +106,7 @@ func (s *Schema) CreateTable(ctx context.Context, name string) (err error) {
 		return fmt.Errorf("sqlite %s: %w", s.path, err)
 	}
 	defer c.close()
-	if err = c.exec(ctx, "BEGIN IMMEDIATE"); err == nil {
-		if err = c.createTable(ctx, name); err == nil {
-			err = c.exec(ctx, "COMMIT")
-		}
-	}
-	if err != nil {
+	if err = c.atomically(ctx, func() error { return c.createTable(ctx, name) }); err != nil {
 		return fmt.Errorf("sqlite %s: create table %s: %w", s.path, name, err)
 	}
 	return nil
@@ -121,11 +131,16 @@ func (c *conn) createTable(ctx context.Context, name string) error {
 	if found, err := c.exists(ctx, name); found || err != nil {
 		return err
 	}
-	if len(tables) >= store.MaxTables {
+	if !slices.Contains(tables, name) && len(tables) >= store.MaxTables {
 		return fmt.Errorf("%w: there are %d already", errNewTable, len(tables))
 	}
-	model, err := c.texts(ctx, `SELECT sql FROM sqlite_schema WHERE name IN ('sip_trace', 'sip_trace_callid', 'sip_trace_text')
-		ORDER BY type = 'view', type = 'index'`)
+	if found, err := c.exists(ctx, store.DefaultTable); err != nil || !found {
+		return cmp.Or(err, fmt.Errorf("table %s, the model of the others, does not exist; ctl schema apply makes it", store.DefaultTable))
+	}
+	// A view outlives its table, when that is dropped by hand.
+	model, err := c.texts(ctx, `SELECT m.sql FROM sqlite_schema m WHERE m.name IN ('sip_trace', 'sip_trace_callid', 'sip_trace_text')
+		AND NOT EXISTS (SELECT 1 FROM sqlite_schema s WHERE s.name = replace(m.name, 'sip_trace', ?))
+		ORDER BY m.type = 'view', m.type = 'index'`, name)
 	if err != nil {
 		return err
 	}
@@ -134,7 +149,7 @@ func (c *conn) createTable(ctx context.Context, name string) error {
 			return err
 		}
 	}
-	return c.exec(ctx, `INSERT INTO trace_tables (name) VALUES (?)`, name)
+	return c.exec(ctx, `INSERT OR IGNORE INTO trace_tables (name) VALUES (?)`, name)
 }
 
 // exists reports whether there is a table of that name.

@@ -45,7 +45,7 @@ func Open(ctx context.Context, path string, o store.Options) (_ *Store, err erro
 		}
 	}()
 	if !o.NoSchema {
-		if err := apply(ctx, s.path); err != nil {
+		if err := migrate(ctx, s.path); err != nil {
 			return nil, err
 		}
 	}
@@ -116,11 +116,17 @@ func (s *Store) Rows(ctx context.Context, q trace.Query) iter.Seq2[store.Row, er
 // Ready is what [store.Store] promises.
 func (s *Store) Ready(ctx context.Context) error {
 	var one int
-	err := s.readers.QueryRowContext(ctx, `SELECT 1 FROM trace_tables WHERE name = ?`, s.table).Scan(&one)
+	err := s.readers.QueryRowContext(ctx, `SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?`, s.table).Scan(&one)
 	if errors.Is(err, sql.ErrNoRows) {
-		return fmt.Errorf("sqlite %s: table %s does not exist; ctl schema apply makes it", s.path, s.table)
+		return s.wrap(&tableError{s.table, absent(s.table)})
 	}
-	return s.wrap(err)
+	if err == nil {
+		_, err = s.readers.ExecContext(ctx, `SELECT `+rowColumns+` FROM "`+s.table+`" LIMIT 0`)
+	}
+	if err != nil {
+		return fmt.Errorf("sqlite %s: table %s: %w", s.path, s.table, err)
+	}
+	return nil
 }
 
 // Maintain folds the log back into the file as far as readers allow.

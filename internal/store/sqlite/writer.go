@@ -31,6 +31,29 @@ type refusal struct {
 	err    error
 }
 
+func absent(table string) refusal {
+	return refusal{store.UnknownTable, fmt.Errorf("table %s does not exist", table)}
+}
+
+// A tableError is that the table of events that name none cannot be used, for
+// which no event is to blame.
+type tableError struct {
+	table string
+	refusal
+}
+
+func (e *tableError) Error() string {
+	switch {
+	case e.reason != store.UnknownTable:
+		return e.err.Error()
+	case e.table == store.DefaultTable:
+		return fmt.Sprintf("%v; ctl schema apply makes it", e.err)
+	}
+	return fmt.Sprintf("%v; ctl schema create-table %s makes it", e.err, e.table)
+}
+
+func (e *tableError) Unwrap() error { return e.err }
+
 // An outcome is what became of a batch that was committed.
 type outcome struct {
 	rows, duplicates int
@@ -99,6 +122,8 @@ func (w *writer) insertAll(ctx context.Context, events []trace.Event, out *outco
 		switch {
 		case err != nil:
 			return err
+		case in == nil && (events[i].Table == "" || events[i].Table == w.table):
+			return &tableError{table: w.table, refusal: refused}
 		case in == nil:
 			out.rejections.Add(i, refused.reason, refused.err)
 			continue
@@ -163,8 +188,8 @@ func (w *writer) look(ctx context.Context, table string) (*insert, refusal, erro
 		return nil, refusal{}, err
 	}
 	if !found {
-		if !w.create {
-			return nil, refusal{store.UnknownTable, fmt.Errorf("table %s does not exist", table)}, nil
+		if !w.create || table == store.DefaultTable { // which is the model of all others: ctl schema apply makes it
+			return nil, absent(table), nil
 		}
 		err := w.createTable(ctx, table)
 		switch {
@@ -199,11 +224,12 @@ func (w *writer) close() error {
 
 // Only the primary key makes a row a duplicate. OR IGNORE would pass over
 // whatever else a table may demand, and lose the row without a word.
-const insertRow = `INSERT INTO "%s"
- (id, time_stamp, time_us, callid, traced_user, msg, method, status, fromip, toip, fromtag, totag, direction,
-  event_id, node, transport, cseq, correlation_id, from_user, to_user, ruri_user)
+const insertRow = `INSERT INTO "%s" (` + rowColumns + `)
  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
  ON CONFLICT (time_stamp, event_id, traced_user) DO NOTHING`
+
+const rowColumns = `id, time_stamp, time_us, callid, traced_user, msg, method, status, fromip, toip, fromtag, totag, direction,
+  event_id, node, transport, cseq, correlation_id, from_user, to_user, ruri_user`
 
 // rowArgs are the parameters of insertRow, used again for each row.
 type rowArgs struct {

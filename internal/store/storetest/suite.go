@@ -40,6 +40,7 @@ func Run(t *testing.T, open Open) {
 	t.Run("Messages", func(t *testing.T) { testMessages(t, open) })
 	t.Run("Refused", func(t *testing.T) { Refused(t, open) })
 	t.Run("Tables", func(t *testing.T) { testTables(t, open) })
+	t.Run("A table that was dropped", func(t *testing.T) { testDropped(t, open) })
 	t.Run("Times", func(t *testing.T) { testTimes(t, open) })
 	t.Run("Find", func(t *testing.T) { testFind(t, open) })
 	t.Run("Schema", func(t *testing.T) { testSchema(t, open) })
