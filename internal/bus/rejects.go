@@ -32,12 +32,12 @@ type Reject struct {
 
 // Rejects is the stream where nothing is lost that could not be delivered.
 type Rejects struct {
-	js jetstream.JetStream
-	nc *nats.Conn
+	conn *Conn
+	js   jetstream.JetStream
 }
 
 // NewRejects returns the rejects stream behind conn.
-func NewRejects(conn *Conn) *Rejects { return &Rejects{conn.js, conn.nc} }
+func NewRejects(conn *Conn) *Rejects { return &Rejects{conn, conn.js} }
 
 // Put returns nil when r is in the stream. The same reject put again is stored
 // once.
@@ -57,7 +57,7 @@ func (s *Rejects) Put(ctx context.Context, r Reject) error {
 	_, err := s.js.PublishMsg(ctx, msg)
 	if errors.Is(err, nats.ErrMaxPayload) {
 		msg.Header[HeaderCut] = []string{fmt.Sprint(len(body))}
-		msg.Data = body[:max(0, min(len(body), int(s.nc.MaxPayload())-rejectHeaders))]
+		msg.Data = body[:max(0, min(len(body), int(s.conn.nc.MaxPayload())-rejectHeaders))]
 		_, err = s.js.PublishMsg(ctx, msg)
 	}
 	if err != nil {

@@ -169,8 +169,12 @@ func (s *Rejects) Retry(ctx context.Context, r *StoredReject) error {
 	if err != nil {
 		return fmt.Errorf("reject %d: %w: %w", r.Seq, trace.ErrPermanent, err)
 	}
+	shards, err := s.conn.Shards(ctx)
+	if err != nil {
+		return fmt.Errorf("reject %d: %w", r.Seq, err)
+	}
 	msg := &nats.Msg{
-		Subject: EventsSubject + ".0." + retrySubject,
+		Subject: shardSubject(ShardOf(&e, shards)) + "." + retrySubject,
 		Header:  frameHeader("retry-"+strconv.FormatUint(r.Seq, 10)+"-"+r.Time.UTC().Format(time.RFC3339Nano), false),
 		Data:    body,
 	}

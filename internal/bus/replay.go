@@ -4,103 +4,14 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/seed-452fa805/siptrace/pkg/trace"
 )
 
-// ReplayRange says what is wanted of the stream. The zero value is all of it,
-// up to its end as it is now.
-type ReplayRange struct {
-	First, Last  uint64    // frames by their sequence, both included; 0 is the stream's own
-	Since, Until time.Time // frames by when they were stored: Since ≤ t < Until; zero is without bound
-}
-
-// Stretch is a part of the stream that was found there.
-type Stretch struct {
-	Created     time.Time // of the stream: another time is another stream
-	First, Last uint64    // sequences of the frames; there are none if Last is below First
-	Discarded   uint64    // frames from ReplayRange.First on that the stream has not any more
-}
-
-// Frames is how many frames the stretch has.
-func (s Stretch) Frames() uint64 {
-	if s.Last < s.First {
-		return 0
-	}
-	return s.Last - s.First + 1
-}
-
-// ErrSharded is returned for a stretch of a fleet whose events are spread over
-// several streams: its frames have no common order to go by.
-var ErrSharded = errors.New("replay reads one stream, and events are spread over several")
-
-// Stretch looks up what there is of a range.
-func (c *Conn) Stretch(ctx context.Context, want ReplayRange) (Stretch, error) {
-	names, err := c.eventStreams(ctx)
-	if err != nil {
-		return Stretch{}, err
-	}
-	if len(names) > 1 {
-		return Stretch{}, fmt.Errorf("%w: %d, %s to %s", ErrSharded, len(names), names[0], names[len(names)-1])
-	}
-	s, err := c.js.Stream(ctx, StreamName)
-	if err != nil {
-		return Stretch{}, fmt.Errorf("stream %s: %w", StreamName, err)
-	}
-	info := s.CachedInfo()
-	st := Stretch{Created: info.Created, First: max(info.State.FirstSeq, 1), Last: info.State.LastSeq}
-	if want.First > 0 {
-		if want.First < st.First {
-			st.Discarded = min(st.First, st.Last+1) - want.First
-		}
-		st.First = max(st.First, want.First)
-	}
-	if want.Last > 0 {
-		st.Last = min(st.Last, want.Last)
-	}
-	if !want.Since.IsZero() {
-		first, err := storedSince(ctx, s, want.Since)
-		if err != nil {
-			return Stretch{}, err
-		}
-		st.First = max(st.First, first)
-	}
-	if !want.Until.IsZero() {
-		behind, err := storedSince(ctx, s, want.Until)
-		if err != nil {
-			return Stretch{}, err
-		}
-		st.Last = min(st.Last, max(behind, 1)-1)
-	}
-	return st, nil
-}
-
-// storedSince returns the sequence of the first frame stored at a time or
-// later; where there is none yet, that of the next one. The server knows: it
-// is where a consumer begins that asks for that time.
-func storedSince(ctx context.Context, s jetstream.Stream, t time.Time) (uint64, error) {
-	cons, err := s.CreateConsumer(ctx, jetstream.ConsumerConfig{
-		AckPolicy:         jetstream.AckNonePolicy,
-		DeliverPolicy:     jetstream.DeliverByStartTimePolicy,
-		OptStartTime:      &t,
-		InactiveThreshold: requestTimeout, // it goes away by itself where deleting fails
-		MemoryStorage:     true,
-		Replicas:          1,
-	})
-	if err != nil {
-		return 0, fmt.Errorf("stream %s: %w", StreamName, err)
-	}
-	info := cons.CachedInfo()
-	_ = s.DeleteConsumer(ctx, info.Name)
-	return info.Delivered.Stream + 1, nil
-}
-
-// ReplayOptions say in what portions a stretch is written. Zero values are the
-// defaults.
+// ReplayOptions say in what portions stretches are written. Zero values are
+// the defaults.
 type ReplayOptions struct {
 	BatchEvents int // a batch is written at about this many events (5,000)
 	BatchBytes  int // or bytes (16 MiB)
@@ -111,52 +22,56 @@ type ReplayOptions struct {
 
 // Portion is what one Write of a [Replay] brought.
 type Portion struct {
-	First, Last uint64    // sequences of the frames; every frame up to Last is done with
-	Stored      time.Time // when the last of them was stored
-	Frames      int       // frames read
-	Events      int       // in them
-	Unread      int       // messages that are no frames, left out
-	Discarded   uint64    // frames of the stretch that the stream discarded before they could be read
+	Done      []uint64  // of each stretch: every frame up to this one is done with
+	Stored    time.Time // when the last frame of the portion was stored
+	Frames    int       // frames read
+	Events    int       // in them
+	Unread    int       // messages that are no frames, left out
+	Discarded uint64    // frames that a stream discarded before they could be read
 }
 
-// Replay is a source that reads a stretch of the stream once more, to its end.
-// Nothing is acknowledged and no worker notices.
+// Replay is a source that reads stretches once more, to their ends. Nothing is
+// acknowledged and no worker notices.
 type Replay struct {
-	conn    *Conn
-	stretch Stretch
-	opts    ReplayOptions
-	log     *slog.Logger
+	conn      *Conn
+	stretches []Stretch
+	opts      ReplayOptions
+	log       *slog.Logger
 }
 
 // NewReplay returns a replay; [Replay.Run] reads.
-func NewReplay(conn *Conn, s Stretch, o ReplayOptions, log *slog.Logger) *Replay {
+func NewReplay(conn *Conn, stretches []Stretch, o ReplayOptions, log *slog.Logger) *Replay {
 	o.BatchEvents = cmp.Or(o.BatchEvents, 5000)
 	o.BatchBytes = cmp.Or(o.BatchBytes, 16<<20)
 	if o.Written == nil {
 		o.Written = func(context.Context, Portion) error { return nil }
 	}
-	return &Replay{conn, s, o, log}
+	return &Replay{conn, stretches, o, log}
 }
 
-// Run writes the stretch to sink in the order of the stream, each frame once,
-// and returns nil at its end or when ctx ends. An error of the sink ends it;
-// that NATS goes away does not.
+// Run writes the stretches to sink, each frame once, and returns nil at their
+// end or when ctx ends. Each stretch is in the order of its stream, and so
+// every call is; between them, the frame that was stored first goes first. An
+// error of the sink ends it; that NATS goes away does not.
 func (r *Replay) Run(ctx context.Context, sink trace.Sink) error {
-	run := replayRun{Replay: r, sink: sink, next: max(r.stretch.First, 1)}
-	for pause := minBackoff; ctx.Err() == nil && run.next <= r.stretch.Last; pause = min(2*pause, maxBackoff) {
+	run := replayRun{Replay: r, sink: sink}
+	for _, s := range r.stretches {
+		run.lanes = append(run.lanes, &lane{Stretch: s, next: max(s.First, 1)})
+	}
+	for pause := minBackoff; ctx.Err() == nil && run.left(); pause = min(2*pause, maxBackoff) {
 		if r.conn.await(ctx) != nil {
 			break
 		}
-		before := run.next
+		before := run.writes
 		err := run.frames(ctx)
-		if run.next != before {
+		if run.writes != before {
 			pause = minBackoff
 		}
 		if run.failed != nil {
 			return run.failed
 		}
 		if err != nil && ctx.Err() == nil {
-			r.log.Warn("reading the stream, trying again", "stream", StreamName, "err", err)
+			r.log.Warn("reading the stream, trying again", "stream", StreamName, "err", plain(err))
 			sleep(ctx, pause)
 		}
 	}
@@ -167,117 +82,121 @@ func (r *Replay) Run(ctx context.Context, sink trace.Sink) error {
 type replayRun struct {
 	*Replay
 	sink   trace.Sink
-	next   uint64 // the first frame that is not written
-	read   uint64 // the first frame that is not read
-	failed error  // of the sink, or of Written
+	lanes  []*lane
+	writes int   // that the sink has taken
+	failed error // of the sink, or of Written
 
 	batch   batch
 	portion Portion
 }
 
-// silence is how long a frame that should be there may take to come.
-const silence = 10 * time.Second
+// left reports whether there is more to write.
+func (r *replayRun) left() bool {
+	for _, l := range r.lanes {
+		if l.next <= l.Last {
+			return true
+		}
+	}
+	return false
+}
 
-// errSilent means that a frame did not come that should be there.
-var errSilent = errors.New("no frame comes")
-
-// frames writes frames until the stretch is at its end. An error that is not
-// kept in failed may be gone at the next attempt.
+// frames writes frames until the stretches are at their ends. An error that is
+// not kept in failed may be gone at the next attempt.
 func (r *replayRun) frames(ctx context.Context) error {
-	cons, err := r.conn.js.OrderedConsumer(ctx, StreamName, jetstream.OrderedConsumerConfig{
-		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
-		OptStartSeq:       r.next,
-		InactiveThreshold: tailInactive,
-	})
-	if err != nil {
-		return err
-	}
-	msgs, err := cons.Messages(jetstream.PullMaxBytes(tailAhead))
-	if err != nil {
-		return err
-	}
-	defer msgs.Stop()
 	r.begin()
-	for r.read <= r.stretch.Last {
-		err := r.frame(ctx, msgs)
+	defer func() {
+		for _, l := range r.lanes {
+			l.close()
+		}
+	}()
+	for _, l := range r.lanes {
+		discarded, err := l.open(ctx, r.conn, len(r.lanes))
+		r.portion.Discarded += discarded
+		if err != nil {
+			return err
+		}
+	}
+	for {
+		l, err := r.oldest(ctx)
 		if ctx.Err() != nil {
 			return ctx.Err() // what is not written yet is read again by whoever goes on
 		}
 		if err != nil {
 			return errors.Join(err, r.write(ctx))
 		}
+		if l == nil {
+			return r.write(ctx)
+		}
+		r.take(l)
 		if len(r.batch.events) >= r.opts.BatchEvents || r.batch.bytes >= r.opts.BatchBytes {
 			if err := r.write(ctx); err != nil {
 				return err
 			}
 		}
 	}
-	return r.write(ctx)
 }
 
 // begin begins a batch.
 func (r *replayRun) begin() {
 	r.batch.reset()
-	r.read = r.next
-	r.portion = Portion{First: r.next}
+	r.portion = Portion{}
 }
 
-// frame reads one frame into the batch.
-func (r *replayRun) frame(ctx context.Context, msgs jetstream.MessagesContext) error {
-	wait, cancel := context.WithTimeout(ctx, silence)
-	defer cancel()
-	msg, err := msgs.Next(jetstream.NextContext(wait))
-	if wait.Err() != nil && ctx.Err() == nil {
-		return r.silent(ctx)
+// oldest returns the lane whose next frame was stored first, or nil when all
+// are at their ends.
+func (r *replayRun) oldest(ctx context.Context) (*lane, error) {
+	var first *lane
+	for _, l := range r.lanes {
+		discarded, err := l.fetch(ctx)
+		if errors.Is(err, errSilent) {
+			discarded, err = r.silent(ctx, l)
+		}
+		r.portion.Discarded += discarded
+		if err != nil {
+			return nil, err
+		}
+		if l.head != nil && (first == nil || l.stored.Before(first.stored)) {
+			first = l
+		}
 	}
+	return first, nil
+}
+
+// silent finds out why no frame of a lane comes: the rest of its stretch may
+// have been discarded meanwhile.
+func (r *replayRun) silent(ctx context.Context, l *lane) (discarded uint64, err error) {
+	s, err := r.conn.js.Stream(ctx, l.Stream)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	md, err := msg.Metadata()
-	if err != nil {
-		return err
+	if s.CachedInfo().State.FirstSeq > l.Last {
+		return l.skip(l.Last + 1), nil
 	}
-	seq := md.Sequence.Stream
-	if behind := min(seq, r.stretch.Last+1); behind > r.read {
-		r.skip(behind)
-	}
-	if seq > r.stretch.Last {
-		return nil
-	}
+	return 0, errSilent
+}
+
+// take takes the next frame of a lane into the batch.
+func (r *replayRun) take(l *lane) {
+	msg := l.head
 	r.batch.add(msg)
 	r.portion.Frames = len(r.batch.frames)
 	if n := len(r.batch.unreads); n > r.portion.Unread {
 		r.portion.Unread = n
-		r.log.Warn("message is no frame, left out", "seq", seq, "subject", msg.Subject(), "err", r.batch.unreads[n-1].err)
+		r.log.Warn("message is no frame, left out", "stream", l.Stream, "seq", l.read, "subject", msg.Subject(), "err", r.batch.unreads[n-1].err)
 	}
-	r.portion.Stored = md.Timestamp
-	r.read = seq + 1
-	return nil
-}
-
-// silent finds out why no frame comes: the rest of the stretch may have been
-// discarded meanwhile.
-func (r *replayRun) silent(ctx context.Context) error {
-	s, err := r.conn.js.Stream(ctx, StreamName)
-	if err != nil {
-		return err
-	}
-	if first := s.CachedInfo().State.FirstSeq; first > r.stretch.Last {
-		r.skip(r.stretch.Last + 1)
-		return nil
-	}
-	return errSilent
-}
-
-// skip goes on at a frame; those before it are not in the stream any more.
-func (r *replayRun) skip(to uint64) {
-	r.portion.Discarded += to - r.read
-	r.read = to
+	r.portion.Stored = l.stored
+	l.taken()
 }
 
 // write writes the batch and begins the next.
 func (r *replayRun) write(ctx context.Context) error {
-	if r.read == r.next {
+	done := make([]uint64, len(r.lanes))
+	moved := false
+	for i, l := range r.lanes {
+		done[i] = l.read - 1
+		moved = moved || l.read != l.next
+	}
+	if !moved {
 		return nil
 	}
 	if len(r.batch.events) > 0 {
@@ -288,9 +207,11 @@ func (r *replayRun) write(ctx context.Context) error {
 			return err
 		}
 	}
-	r.portion.Last = r.read - 1
-	r.portion.Events = len(r.batch.events)
-	r.next = r.read
+	r.writes++
+	for _, l := range r.lanes {
+		l.next = l.read
+	}
+	r.portion.Done, r.portion.Events = done, len(r.batch.events)
 	if err := r.opts.Written(ctx, r.portion); err != nil {
 		r.failed = err
 		return err

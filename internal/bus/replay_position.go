@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -13,18 +14,24 @@ import (
 // replayPrefix precedes the name of a replay in the bucket.
 const replayPrefix = "replay."
 
-// ReplayPosition is how far a replay of a name has come. Every frame up to Seq
-// is done with.
+// ReplayPosition is how far a replay of a name has come.
 type ReplayPosition struct {
-	Name   string    `json:"-"`
-	Seq    uint64    `json:"seq"`
-	Stream time.Time `json:"stream"` // when the stream was made whose sequence this is
-	What   string    `json:"what"`   // what is replayed, and to where, as somebody asked for it
-	Events uint64    `json:"events"` // written so far, over all runs
-	When   time.Time `json:"when"`
-	Owner  string    `json:"owner"` // the run that wrote it
+	Name   string        `json:"-"`
+	Places []ReplayPlace `json:"places"` // one for each stream
+	What   string        `json:"what"`   // what is replayed, and to where, as somebody asked for it
+	Events uint64        `json:"events"` // written so far, over all runs
+	When   time.Time     `json:"when"`
+	Owner  string        `json:"owner"` // the run that wrote it
 
 	Revision uint64 `json:"-"` // 0 when nothing is kept under the name
+}
+
+// ReplayPlace is how far a replay is in one stream. Every frame up to Seq is
+// done with.
+type ReplayPlace struct {
+	Stream  string    `json:"stream"`
+	Created time.Time `json:"created"` // when the stream was made whose sequence this is
+	Seq     uint64    `json:"seq"`
 }
 
 // ErrReplayRunning is returned when two runs go on under one name.
@@ -112,13 +119,14 @@ func (s *ReplayPositions) meanwhile(ctx context.Context, p ReplayPosition) (Repl
 	if err != nil {
 		return p, err
 	}
-	if now.Owner == p.Owner && now.Seq == p.Seq {
+	same := func(a, b ReplayPlace) bool { return a.Stream == b.Stream && a.Seq == b.Seq }
+	switch {
+	case now.Owner == p.Owner && slices.EqualFunc(now.Places, p.Places, same):
 		p.Revision = now.Revision
 		return p, nil
-	}
-	if now.Owner == p.Owner {
+	case now.Owner == p.Owner:
 		p.Revision = now.Revision
 		return s.put(ctx, p)
 	}
-	return p, fmt.Errorf("replay %s: %w, at frame %d at %s", p.Name, ErrReplayRunning, now.Seq, now.When.Format(time.RFC3339))
+	return p, fmt.Errorf("replay %s: %w, last heard of at %s", p.Name, ErrReplayRunning, now.When.Format(time.RFC3339))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"testing"
 	"time"
 
@@ -13,14 +14,24 @@ import (
 	"github.com/seed-452fa805/siptrace/pkg/trace"
 )
 
-// stretch returns what there is of a range.
+// stretch returns what there is of a range in the one stream there is.
 func stretch(t *testing.T, c *bus.Conn, r bus.ReplayRange) bus.Stretch {
 	t.Helper()
-	s, err := c.Stretch(t.Context(), r)
+	all := stretches(t, c, r)
+	if len(all) != 1 {
+		t.Fatalf("stretches of %d streams, want one", len(all))
+	}
+	return all[0]
+}
+
+// stretches returns what there is of a range in each stream.
+func stretches(t *testing.T, c *bus.Conn, r bus.ReplayRange) []bus.Stretch {
+	t.Helper()
+	all, err := c.Stretches(t.Context(), r)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s
+	return all
 }
 
 func TestStretch_isWhatThereIsOfARange(t *testing.T) {
@@ -103,7 +114,7 @@ func (w *told) written(_ context.Context, p bus.Portion) error {
 
 func replay(t *testing.T, c *bus.Conn, s bus.Stretch, o bus.ReplayOptions, sink trace.Sink) error {
 	t.Helper()
-	return bus.NewReplay(c, s, o, testLog(t)).Run(t.Context(), sink)
+	return bus.NewReplay(c, []bus.Stretch{s}, o, testLog(t)).Run(t.Context(), sink)
 }
 
 func TestReplay_writesTheStretchInPortions(t *testing.T) {
@@ -116,12 +127,12 @@ func TestReplay_writesTheStretchInPortions(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantSerials(t, &k, 20, 180)
-	want := []string{"3-7 5 frames 50 events", "8-12 5 frames 50 events", "13-17 5 frames 50 events", "18-18 1 frames 10 events"}
+	want := []string{"[7] 5 frames 50 events", "[12] 5 frames 50 events", "[17] 5 frames 50 events", "[18] 1 frames 10 events"}
 	if len(w.portions) != len(want) {
 		t.Fatalf("%d portions, want %d: %+v", len(w.portions), len(want), w.portions)
 	}
 	for i, p := range w.portions {
-		if got := fmt.Sprintf("%d-%d %d frames %d events", p.First, p.Last, p.Frames, p.Events); got != want[i] || p.Stored.IsZero() || p.Discarded+uint64(p.Unread) != 0 {
+		if got := fmt.Sprintf("%d %d frames %d events", p.Done, p.Frames, p.Events); got != want[i] || p.Stored.IsZero() || p.Discarded+uint64(p.Unread) != 0 {
 			t.Errorf("portion %d is %s (%+v), want %s", i, got, p, want[i])
 		}
 	}
@@ -195,8 +206,8 @@ func TestReplay_tellsWhatIsNoFrameAndWhatIsGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantSerials(t, &k, 20, 100)
-	if p := w.portions[0]; len(w.portions) != 1 || p.Unread != 1 || p.Discarded != 2 || p.First != 1 || p.Last != 11 || p.Frames != 8 {
-		t.Errorf("told %+v, want 8 frames of 1 to 11, 1 unread and 2 discarded", w.portions)
+	if p := w.portions[0]; len(w.portions) != 1 || p.Unread != 1 || p.Discarded != 2 || p.Done[0] != 11 || p.Frames != 8 {
+		t.Errorf("told %+v, want 8 frames up to 11, 1 unread and 2 discarded", w.portions)
 	}
 }
 
@@ -211,7 +222,7 @@ func TestReplay_endsWhenTheRestIsDiscarded(t *testing.T) {
 	if err := replay(t, c, s, bus.ReplayOptions{Written: w.written}, &k); err != nil {
 		t.Fatal(err)
 	}
-	if len(w.portions) != 1 || w.portions[0].Discarded != 10 || w.portions[0].Last != 10 || k.calls != 0 {
+	if len(w.portions) != 1 || w.portions[0].Discarded != 10 || w.portions[0].Done[0] != 10 || k.calls != 0 {
 		t.Errorf("told %+v after %d writes, want 10 discarded and nothing written", w.portions, k.calls)
 	}
 }
@@ -226,14 +237,14 @@ func TestReplay_stopsWithTheContext(t *testing.T) {
 		cancel()
 		return k.Write(context.Background(), events)
 	})
-	r := bus.NewReplay(c, stretch(t, c, bus.ReplayRange{}), bus.ReplayOptions{BatchEvents: 10, Written: w.written}, testLog(t))
+	r := bus.NewReplay(c, stretches(t, c, bus.ReplayRange{}), bus.ReplayOptions{BatchEvents: 10, Written: w.written}, testLog(t))
 	if err := r.Run(ctx, sink); err != nil {
 		t.Fatal(err)
 	}
-	if len(w.portions) != 1 || w.portions[0].Last != 1 {
+	if len(w.portions) != 1 || w.portions[0].Done[0] != 1 {
 		t.Errorf("told %+v, want the one frame that was written when it ended", w.portions)
 	}
-	rest := stretch(t, c, bus.ReplayRange{First: w.portions[0].Last + 1})
+	rest := stretch(t, c, bus.ReplayRange{First: w.portions[0].Done[0] + 1})
 	if err := replay(t, c, rest, bus.ReplayOptions{}, &k); err != nil {
 		t.Fatal(err)
 	}
@@ -244,32 +255,38 @@ func TestReplayPositions(t *testing.T) {
 	_, c := bed(t)
 	positions := bus.NewReplayPositions(c)
 	p, err := positions.Get(t.Context(), "nightly")
-	if err != nil || p.Seq != 0 || p.Revision != 0 {
+	if err != nil || len(p.Places) != 0 || p.Revision != 0 {
 		t.Fatalf("Get of an unknown name = %+v, %v", p, err)
 	}
-	p.Seq, p.Owner, p.What, p.When = 17, "a", "everything", time.Now().UTC()
+	at := func(seqs ...uint64) (places []bus.ReplayPlace) {
+		for i, seq := range seqs {
+			places = append(places, bus.ReplayPlace{Stream: fmt.Sprintf("SIPTRACE_%d", i), Created: time.Unix(1, 0).UTC(), Seq: seq})
+		}
+		return places
+	}
+	p.Places, p.Owner, p.What, p.When = at(17, 3), "a", "everything", time.Now().UTC()
 	if p, err = positions.Put(t.Context(), p); err != nil {
 		t.Fatal(err)
 	}
 	again, err := positions.Get(t.Context(), "nightly")
-	if err != nil || again != p {
+	if err != nil || !reflect.DeepEqual(again, p) {
 		t.Errorf("Get = %+v, %v; want %+v", again, err, p)
 	}
-	p.Seq = 18
+	p.Places = at(17, 4)
 	if p, err = positions.Put(t.Context(), p); err != nil {
 		t.Fatal(err)
 	}
 
-	again.Owner, again.Seq = "b", 17
+	again.Owner, again.Places = "b", at(17, 3)
 	if _, err := positions.Put(t.Context(), again); !errors.Is(err, bus.ErrReplayRunning) {
 		t.Errorf("Put of another run = %v, want ErrReplayRunning", err)
 	}
 	lost := p
-	lost.Revision, lost.Seq = 1, 19 // the answer to what is there now was lost
+	lost.Revision, lost.Places = 1, at(19, 4) // the answer to what is there now was lost
 	if lost, err = positions.Put(t.Context(), lost); err != nil {
 		t.Errorf("Put behind an answer that was lost: %v", err)
 	}
-	if got, err := positions.Get(t.Context(), "nightly"); err != nil || got.Seq != 19 || got.Revision != lost.Revision {
+	if got, err := positions.Get(t.Context(), "nightly"); err != nil || !reflect.DeepEqual(got.Places, at(19, 4)) || got.Revision != lost.Revision {
 		t.Errorf("Get = %+v, %v; want frame 19", got, err)
 	}
 

@@ -323,7 +323,7 @@ func TestRules_areKeptInAFile(t *testing.T) {
 }
 
 func TestExampleServer_permissionsAreEnoughForRules(t *testing.T) {
-	as, _ := exampleServer(t)
+	as, _ := exampleServer(t, 1)
 	ensure(t, as("admin", "ctl"), bus.StreamConfig{})
 	tap, ctl := as("tap", "tap"), as("ctl", "ctl")
 	putRule(t, ctl, trace.Rule{Name: "before"})

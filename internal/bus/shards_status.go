@@ -51,6 +51,8 @@ func joined(shards [][]ConsumerStatus) []ConsumerStatus {
 		one.AckPending += st.AckPending
 		one.Redelivered += st.Redelivered
 		one.Waiting += st.Waiting
+		one.Missed += st.Missed
+		one.Streams += st.Streams
 		one.OldestUnread = max(one.OldestUnread, st.OldestUnread)
 		one.TimeLeft = min(one.TimeLeft, st.TimeLeft)
 		if one.SpaceLeft < 0 || st.SpaceLeft >= 0 && st.SpaceLeft < one.SpaceLeft {

@@ -35,12 +35,14 @@ type StreamStatus struct {
 // stay there.
 type ConsumerStatus struct {
 	Name         string        `json:"name"`
-	Pending      uint64        `json:"pending"`     // frames still to be delivered
-	AckPending   int           `json:"ack_pending"` // frames in the hands of workers
-	Redelivered  int           `json:"redelivered"` // of those, not for the first time
-	Waiting      int           `json:"waiting"`     // workers asking for more
-	Delivered    uint64        `json:"delivered"`   // sequence of the frame delivered last
-	AckFloor     uint64        `json:"ack_floor"`   // every frame up to here is acknowledged
+	Pending      uint64        `json:"pending"`          // frames still to be delivered
+	AckPending   int           `json:"ack_pending"`      // frames in the hands of workers
+	Redelivered  int           `json:"redelivered"`      // of those, not for the first time
+	Waiting      int           `json:"waiting"`          // workers asking for more
+	Delivered    uint64        `json:"delivered"`        // sequence of the frame delivered last
+	AckFloor     uint64        `json:"ack_floor"`        // every frame up to here is acknowledged
+	Missed       uint64        `json:"missed,omitempty"` // frames discarded before they were delivered
+	Streams      int           `json:"streams"`          // that have the consumer: all of them, or somebody is not done making it
 	LastActive   time.Time     `json:"last_active,omitzero"`
 	OldestUnread time.Duration `json:"oldest_unread"` // age of the first frame that is not acknowledged; 0 is none
 	SpaceLeft    int64         `json:"space_left"`    // bytes until unread frames are discarded; -1 is without limit
@@ -112,6 +114,7 @@ func (c *Conn) consumersOf(ctx context.Context, name string) ([]ConsumerStatus, 
 			st.OldestUnread = ageOf(ctx, s, info)
 		}
 		st.SpaceLeft, st.TimeLeft = stream.left(st, info.TimeStamp)
+		st.Missed = stream.missed(st)
 		all = append(all, st)
 	}
 	if err := list.Err(); err != nil {
@@ -130,6 +133,7 @@ func consumerStatus(info *jetstream.ConsumerInfo) ConsumerStatus {
 		Delivered:   info.Delivered.Stream,
 		AckFloor:    info.AckFloor.Stream,
 		Paused:      info.Paused,
+		Streams:     1,
 	}
 	if info.Delivered.Last != nil {
 		st.LastActive = *info.Delivered.Last
@@ -168,6 +172,15 @@ func (st StreamStatus) left(c ConsumerStatus, now time.Time) (space int64, left 
 		}
 	}
 	return space, left
+}
+
+// missed is how many frames a consumer never gets, for the stream has discarded
+// them since the last one it was given.
+func (st StreamStatus) missed(c ConsumerStatus) uint64 {
+	if st.Frames == 0 || c.Delivered == 0 || c.Delivered+1 >= st.FirstSeq {
+		return 0
+	}
+	return st.FirstSeq - c.Delivered - 1
 }
 
 // unread is about how many bytes of the stream are behind floor.

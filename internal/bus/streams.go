@@ -61,11 +61,13 @@ func (c *Conn) EnsureStreams(ctx context.Context, cfg StreamConfig) ([]Differenc
 	if err != nil {
 		return nil, err
 	}
-	events, err := c.ensureEvents(ctx, cfg, shards)
+	// The rejects have a size of their own; events take what room is left, also
+	// when several processes make their streams at once.
+	rejects, err := c.ensureStream(ctx, cfg.rejects())
 	if err != nil {
 		return nil, err
 	}
-	rejects, err := c.ensureStream(ctx, cfg.rejects())
+	events, err := c.ensureEvents(ctx, cfg, shards)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +24,7 @@ type StreamChange struct {
 	Duplicates  time.Duration // how long a frame is recognised when it is published again
 	Compression string        // on the server's disk: "s2" or "none"
 	Storage     string        // "file" or "memory"; only where the stream is made
+	Shards      int           // streams to spread events over; only where none are there
 }
 
 // A StreamPlan is what would become of one stream.
@@ -33,12 +35,16 @@ type StreamPlan struct {
 	Refused     []error      // what of them cannot be; each wraps [ErrStreamFixed]
 	Discards    uint64       // bytes that the new limits would discard at once, about
 
-	want jetstream.StreamConfig
-	fit  bool // nobody named a size: one that the server has room for
+	want   jetstream.StreamConfig
+	shards int  // streams of events in all
+	fit    bool // nobody named a size: one that the server has room for
 }
 
 // Changes reports whether there is anything to do.
 func (p *StreamPlan) Changes() bool { return p.Make || len(p.Differences) > 0 }
+
+// OfEvents reports whether the stream is one of those that events are in.
+func (p *StreamPlan) OfEvents() bool { return ofEvents(p.Stream) }
 
 // ErrStreamFixed is returned for a change that JetStream cannot make.
 var ErrStreamFixed = errors.New("cannot be changed")
@@ -52,6 +58,8 @@ func (ch StreamChange) check() error {
 	switch {
 	case ch.Replicas < 0 || ch.Replicas > maxReplicas:
 		return fmt.Errorf("%d replicas: 1 to %d", ch.Replicas, maxReplicas)
+	case ch.Shards < 0 || ch.Shards > MaxShards:
+		return fmt.Errorf("%d shards: 1 to %d", ch.Shards, MaxShards)
 	case ch.MaxBytes < 0 || ch.MaxBytes > 0 && ch.MaxBytes < minMaxBytes:
 		return fmt.Errorf("a stream of %s: at least %s", humanize.IBytes(uint64(max(0, ch.MaxBytes))), humanize.IBytes(minMaxBytes))
 	case ch.MaxAge < 0 || ch.Duplicates < 0:
@@ -71,7 +79,7 @@ func (c *Conn) PlanStreams(ctx context.Context, ch StreamChange) ([]StreamPlan, 
 		Replicas: ch.Replicas, MaxAge: ch.MaxAge, MaxBytes: ch.MaxBytes, Duplicates: ch.Duplicates,
 		Memory: ch.Storage == "memory",
 	}
-	names, err := c.knownStreams(ctx)
+	names, err := c.knownStreams(ctx, max(1, ch.Shards))
 	if err != nil {
 		return nil, err
 	}
@@ -89,19 +97,28 @@ func (c *Conn) PlanStreams(ctx context.Context, ch StreamChange) ([]StreamPlan, 
 		if err != nil {
 			return nil, err
 		}
+		p.shards = len(names)
 		plans = append(plans, p)
+	}
+	if ch.Shards > 0 && ch.Shards != len(names) {
+		plans[0].Refused = append(plans[0].Refused, fmt.Errorf("shards %w from %d to %d: only streams that are made anew can be another number",
+			ErrStreamFixed, len(names), ch.Shards))
 	}
 	return plans, nil
 }
 
 // knownStreams are the streams of events, one for each shard, whether they are
-// there or not.
-func (c *Conn) knownStreams(ctx context.Context) ([]string, error) {
+// there or not. Where none are there they would be as many as are wanted.
+func (c *Conn) knownStreams(ctx context.Context, want int) ([]string, error) {
 	names, err := c.eventStreams(ctx)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return []string{StreamName}, nil // nothing is there yet
+	if !errors.Is(err, jetstream.ErrStreamNotFound) {
+		return names, err
 	}
-	return names, err
+	names = nil
+	for shard := range want {
+		names = append(names, streamOf(shard, want))
+	}
+	return names, nil
 }
 
 // ofEvents reports whether a stream of ours is one of events.
@@ -223,12 +240,40 @@ func (c *Conn) ApplyStreams(ctx context.Context, plans []StreamPlan) error {
 			return errors.Join(p.Refused...)
 		}
 	}
+	// The bucket is first, for it says how many streams of events there are.
+	plans = slices.SortedStableFunc(slices.Values(plans), func(a, b StreamPlan) int {
+		return cmp.Compare(a.rank(), b.rank())
+	})
 	for _, p := range plans {
-		if err := c.applyStream(ctx, p); err != nil {
+		err := c.applyStream(ctx, p)
+		if err == nil && p.Stream == bucketStream && p.shards > 1 {
+			err = c.applyShards(ctx, p.shards)
+		}
+		if err != nil {
 			return fmt.Errorf("stream %s: %w", p.Stream, err)
 		}
 	}
 	return nil
+}
+
+// rank says when it is the plan's turn.
+func (p *StreamPlan) rank() int {
+	switch {
+	case p.Stream == bucketStream:
+		return 0
+	case !p.OfEvents(): // events take what room is left
+		return 1
+	}
+	return 2
+}
+
+// applyShards makes sure that the fleet has as many streams as are planned for.
+func (c *Conn) applyShards(ctx context.Context, want int) error {
+	have, _, err := c.agreeOnShards(ctx, want)
+	if err == nil && have != want {
+		err = ErrStreamMoved
+	}
+	return err
 }
 
 func (c *Conn) applyStream(ctx context.Context, p StreamPlan) error {

@@ -74,13 +74,19 @@ func (t *Tail) Run(ctx context.Context, sink trace.Sink) error {
 	return errors.Join(errs...)
 }
 
-// oneByOne is sink for several who write.
+// oneByOne is sink for several who write. Behind an error it gets nothing more.
 func oneByOne(sink trace.Sink) trace.Sink {
-	var mu sync.Mutex
+	var (
+		mu    sync.Mutex
+		ended error
+	)
 	return trace.SinkFunc(func(ctx context.Context, events []trace.Event) error {
 		mu.Lock()
 		defer mu.Unlock()
-		return sink.Write(ctx, events)
+		if ended == nil {
+			ended = sink.Write(ctx, events)
+		}
+		return ended
 	})
 }
 

@@ -82,8 +82,12 @@ type importJob struct {
 
 // publish reads the files into the stream.
 func (im *importJob) publish(conn *bus.Conn) error {
+	shards, err := conn.Shards(im.env)
+	if err != nil {
+		return err
+	}
 	im.progress = startProgress(im.env.Stderr, im.size())
-	p, err := bus.NewPublisher(conn, bus.PublisherOptions{Agent: im.cmd.AgentName}, prometheus.NewRegistry(), im.progress.log())
+	p, err := bus.NewPublisher(conn, bus.PublisherOptions{Agent: im.cmd.AgentName, Shards: shards}, prometheus.NewRegistry(), im.progress.log())
 	if err != nil {
 		im.progress.stop()
 		return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/seed-452fa805/siptrace/internal/app"
@@ -97,7 +98,7 @@ type replayJob struct {
 	position  *bus.ReplayPosition // nil without --resume
 	positions *bus.ReplayPositions
 	kept      int // of insist.written, how many the position knows
-	stretch   bus.Stretch
+	stretches stretches
 
 	chosen   *selection
 	insist   *insistent // nil in a dry run
@@ -105,38 +106,40 @@ type replayJob struct {
 	out      outcome
 }
 
-// locate finds the stretch of the stream, and where an earlier run has ended.
+// locate finds the stretches of the streams, and where an earlier run has ended.
 func (r *replayJob) locate(ctx context.Context) error {
 	want := r.cmd.frames(r.query.From, r.query.To)
 	if r.cmd.Resume != "" {
 		if err := r.resume(ctx); err != nil {
 			return err
 		}
-		if r.position.Seq > 0 {
-			want.First = r.position.Seq + 1
+		want.Behind = make(map[string]uint64)
+		for _, p := range r.position.Places {
+			want.Behind[p.Stream] = p.Seq
 		}
 	}
 	var err error
-	if r.stretch, err = r.conn.Stretch(ctx, want); err != nil {
+	r.stretches.all, err = r.conn.Stretches(ctx, want)
+	switch {
+	case errors.Is(err, bus.ErrSharded):
+		return app.UsageError{Err: fmt.Errorf("--from-seq and --to-seq want --shard: %w", err)}
+	case errors.Is(err, bus.ErrNoShard):
+		return app.UsageError{Err: fmt.Errorf("--shard: %w", err)}
+	case err != nil:
 		return fmt.Errorf("%w; has a tap or db-writer been started with this --nats?", err)
 	}
-	if r.position == nil {
-		return nil
-	}
-	if r.position.Seq > 0 && !r.position.Stream.Equal(r.stretch.Created) {
-		return fmt.Errorf("the stream was made anew since replay %s was at frame %d; begin anew with --restart", r.position.Name, r.position.Seq)
-	}
-	r.position.Stream = r.stretch.Created
-	return nil
+	r.stretches.begin()
+	return r.sameStreams()
 }
 
-// run replays the stretch.
+// run replays the stretches.
 func (r *replayJob) run() (err error) {
-	r.out = outcome{verb: "replayed", FirstSeq: r.stretch.First, LastSeq: r.stretch.First - 1, Discarded: r.stretch.Discarded}
+	r.out = outcome{verb: "replayed", Discarded: r.stretches.discarded()}
+	r.out.reached(&r.stretches)
 	r.chosen = &selection{
 		query: r.query, tail: TailCmd{Agent: r.cmd.Agent}, table: r.cmd.Table, all: r.cmd.AllEvents, census: newCensus(),
 	}
-	if r.stretch.Frames() == 0 {
+	if r.stretches.frames() == 0 {
 		return r.nothing()
 	}
 	if !r.cmd.DryRun {
@@ -162,56 +165,93 @@ func (r *replayJob) targetOptions() targetOptions {
 	return targetOptions{
 		table:        r.cmd.Table,
 		createTables: r.cmd.CreateTables,
-		append:       r.position != nil && r.position.Seq > 0,
+		append:       r.position != nil && len(r.position.Places) > 0,
 	}
 }
 
-// runTo replays the stretch to a target.
+// runTo replays the stretches to a target.
 func (r *replayJob) runTo(t *target) error {
+	if err := r.keepBeginning(); err != nil {
+		return errors.Join(err, t.close())
+	}
 	r.announce("replaying to " + t.name + ":")
 	r.out.Target = t.name
 	r.chosen.respectRules(t.kind)
 	r.insist = newInsistent(t, time.Duration(r.cmd.Retry), func(format string, args ...any) { r.progress.say(format, args...) })
 	r.chosen.out = r.cmd.Rate.pace(r.insist)
+	r.chosen.sorted = t.kind == toFile
 	elapsed, err := r.read(r.chosen)
 	err = errors.Join(err, t.close())
 	r.out.take(r.chosen, r.insist, elapsed)
 	t.result(&r.out)
 	if err != nil {
-		fmt.Fprintf(r.env.Stderr, "replayed up to frame %d; %s\n", r.out.LastSeq, r.howToGoOn())
+		fmt.Fprintf(r.env.Stderr, "replayed %s; %s\n", r.stretches.upTo(), r.howToGoOn())
 		return err
 	}
 	return r.tell()
 }
 
-// read reads the stretch into a sink, showing how far it is.
+// read reads the stretches into a sink, showing how far it is.
 func (r *replayJob) read(sink trace.Sink) (elapsed time.Duration, err error) {
-	r.progress = startProgress(r.env.Stderr, float64(r.stretch.Frames()))
+	r.progress = startProgress(r.env.Stderr, float64(r.stretches.frames()))
 	defer func() { elapsed = r.progress.stop() }()
 	r.chosen.told = r.progress.add
+	defer r.watchNATS()()
 	o := bus.ReplayOptions{Written: r.written}
 	if r.cmd.Rate > 0 {
 		o.BatchEvents = min(r.cmd.Rate.portion(), 5000)
 	}
-	err = bus.NewReplay(r.conn, r.stretch, o, r.progress.log()).Run(r.env, sink)
-	r.out.Stopped = r.out.LastSeq < r.stretch.Last
+	err = bus.NewReplay(r.conn, r.stretches.all, o, r.progress.log()).Run(r.env, sink)
+	r.out.Stopped = r.stretches.left() > 0
 	r.out.next = r.howToGoOn()
 	return 0, err
 }
 
+// watchNATS says when NATS is away, and when it is back, until stop.
+func (r *replayJob) watchNATS() (stop func()) {
+	ctx, cancel := context.WithCancel(r.env)
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		for away := false; ; {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			err := r.conn.Check(ctx)
+			switch {
+			case ctx.Err() != nil:
+				return
+			case err != nil && !away:
+				r.progress.say("%v", err)
+			case err == nil && away:
+				r.progress.say("NATS is back, going on")
+			}
+			away = err != nil
+		}
+	})
+	return func() {
+		cancel()
+		watching.Wait()
+	}
+}
+
 // written keeps account of a batch that the target has.
 func (r *replayJob) written(ctx context.Context, p bus.Portion) error {
-	r.out.LastSeq = p.Last
+	r.stretches.done = p.Done
+	r.out.reached(&r.stretches)
 	r.out.Frames += p.Frames
 	r.out.Unread += p.Unread
 	r.out.Discarded += p.Discarded
-	r.progress.at(float64(p.Last-r.stretch.First+1), fmt.Sprintf("frame %s of %s", count(p.Last), count(r.stretch.Last)))
+	r.progress.at(float64(r.stretches.frames()-r.stretches.left()), r.stretches.where())
 	return r.keepPosition(ctx)
 }
 
 // announce says what is about to be read.
 func (r *replayJob) announce(verb string) {
-	line := fmt.Sprintf("%s frames %s to %s", verb, count(r.stretch.First), count(r.stretch.Last))
+	line := verb + " " + r.stretches.String()
 	if !r.query.From.IsZero() || !r.query.To.IsZero() {
 		line += fmt.Sprintf(", stored up to %v before and after the range", r.cmd.Slack)
 	}
@@ -221,11 +261,16 @@ func (r *replayJob) announce(verb string) {
 // nothing says that there is nothing to replay, which is no failure, unless
 // it was there once.
 func (r *replayJob) nothing() error {
-	why := "the stream has no such frames"
-	if r.position != nil && r.position.Seq > 0 {
-		why = fmt.Sprintf("replay %s is at frame %s, and there are no more such frames", r.position.Name, count(r.position.Seq))
+	why := r.stretches.why()
+	if r.position != nil && len(r.position.Places) > 0 {
+		why = fmt.Sprintf("there are no such frames %s, where replay %s is", r.stretches.behind(r.position), r.position.Name)
 	}
 	fmt.Fprintf(r.env.Stderr, "nothing to replay: %s\n", why)
+	if r.out.Discarded > 0 { // which is said once
+		if err := r.keepBeginning(); err != nil {
+			return err
+		}
+	}
 	if r.cmd.JSON {
 		return r.tell()
 	}
@@ -238,8 +283,8 @@ func (r *replayJob) nothing() error {
 // tell says what came of it.
 func (r *replayJob) tell() error {
 	if r.cmd.DryRun && !r.cmd.JSON && r.out.Census != nil {
-		fmt.Fprintf(r.env.Stdout, "selected  %s of %s in %s (%d to %d)\n", counted(r.out.Census.Events, "event"), count(r.out.Read),
-			counted(r.out.Frames, "frame"), r.out.FirstSeq, r.out.LastSeq)
+		fmt.Fprintf(r.env.Stdout, "selected  %s of %s in %s\n", counted(r.out.Census.Events, "event"), count(r.out.Read),
+			r.out.frames())
 		if err := r.out.Census.print(r.env.Stdout, r.cmd.UTC); err != nil {
 			return err
 		}
@@ -256,7 +301,7 @@ func (r *replayJob) howToGoOn() string {
 	if r.position != nil {
 		return fmt.Sprintf("the same command goes on there: --resume %s", r.position.Name)
 	}
-	return fmt.Sprintf("go on with --from-seq %d", r.out.LastSeq+1)
+	return "go on with " + r.stretches.goOn()
 }
 
 // asked is what was asked for, in words that are the same when the same is
@@ -270,6 +315,9 @@ func (c *ReplayCmd) asked() string {
 		if f.value != "" {
 			words = append(words, f.name+" "+f.value)
 		}
+	}
+	if c.Shard != nil {
+		words = append(words, fmt.Sprintf("shard %d", *c.Shard))
 	}
 	if c.AllEvents {
 		words = append(words, "all events")

@@ -37,14 +37,42 @@ const soon = 30 * time.Second
 
 // A bed is a NATS server with the streams, and a connection to it.
 type bed struct {
-	url  string
-	conn *bus.Conn
+	url    string
+	conn   *bus.Conn
+	shards int
 }
 
 func newBed(t *testing.T) *bed {
 	t.Helper()
+	return newShardedBed(t, 1)
+}
+
+// newShardedBed spreads events over several streams.
+func newShardedBed(t *testing.T, shards int) *bed {
+	t.Helper()
+	b, _ := bedIn(t, t.TempDir(), shards)
+	return b
+}
+
+// positions is where replays keep how far they are.
+func positions(b *bed) *bus.ReplayPositions { return bus.NewReplayPositions(b.conn) }
+
+// bedIn keeps the streams in a folder, and its server can be stopped.
+func bedIn(t *testing.T, dir string, shards int) (b *bed, stop func()) {
+	t.Helper()
+	b, stop = bareBed(t, dir)
+	b.shards = shards
+	if _, err := b.conn.EnsureStreams(t.Context(), bus.StreamConfig{Shards: shards}); err != nil {
+		t.Fatal(err)
+	}
+	return b, stop
+}
+
+// bareBed has no streams yet.
+func bareBed(t *testing.T, dir string) (b *bed, stop func()) {
+	t.Helper()
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	s, err := natsd.Start(natsd.Options{Dir: t.TempDir(), Listen: "127.0.0.1:0", Log: log, MaxStore: 1 << 30})
+	s, err := natsd.Start(natsd.Options{Dir: dir, Listen: "127.0.0.1:0", Log: log, MaxStore: 1 << 30})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,10 +87,7 @@ func newBed(t *testing.T) *bed {
 	if err := conn.Await(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := conn.EnsureStreams(ctx, bus.StreamConfig{}); err != nil {
-		t.Fatal(err)
-	}
-	return &bed{s.ClientURL(), conn}
+	return &bed{s.ClientURL(), conn, 1}, s.Shutdown
 }
 
 // background runs f until the test ends or stop is called, which waits for it.
@@ -85,7 +110,7 @@ func background(t *testing.T, f func(ctx context.Context) error) (stop func()) {
 func (b *bed) publish(t *testing.T, events ...trace.Event) {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	p, err := bus.NewPublisher(b.conn, bus.PublisherOptions{Agent: "edge", FrameEvents: 10}, prometheus.NewRegistry(), log)
+	p, err := bus.NewPublisher(b.conn, bus.PublisherOptions{Agent: "edge", FrameEvents: 10, Shards: b.shards}, prometheus.NewRegistry(), log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +149,7 @@ func (b *bed) idle(t *testing.T, durable string) {
 		}
 		for _, c := range all {
 			if c.Name == durable {
-				return c.Pending == 0 && c.AckPending == 0 && c.Delivered > 0
+				return c.Pending == 0 && c.AckPending == 0 && !c.LastActive.IsZero()
 			}
 		}
 		return false

@@ -13,8 +13,9 @@ import (
 // An outcome is what a command that moved events has to say at its end.
 type outcome struct {
 	Target    string         `json:"target,omitempty"`
-	FirstSeq  uint64         `json:"first_seq,omitempty"` // of the stream: frames from here
+	FirstSeq  uint64         `json:"first_seq,omitempty"` // of the stream, where there is one: frames from here
 	LastSeq   uint64         `json:"last_seq,omitempty"`  // to here are done with
+	Shards    []shardOutcome `json:"shards,omitempty"`    // the same of each stream, where there are several
 	Frames    int            `json:"frames,omitempty"`
 	Read      int            `json:"read"`    // events looked at
 	Written   int            `json:"written"` // events that the target has, those it had before included
@@ -35,6 +36,34 @@ type outcome struct {
 	did   string // what only the target knows
 	words string // the reasons of Refused, with the far side's words
 	next  string // what to type to go on
+}
+
+// A shardOutcome is how far one stream of several is done with.
+type shardOutcome struct {
+	Shard    int    `json:"shard"`
+	Stream   string `json:"stream"`
+	FirstSeq uint64 `json:"first_seq"`
+	LastSeq  uint64 `json:"last_seq"`
+}
+
+// reached puts in how far the streams are done with.
+func (o *outcome) reached(s *stretches) {
+	if len(s.all) == 1 {
+		o.FirstSeq, o.LastSeq = s.all[0].First, s.done[0]
+		return
+	}
+	o.Shards = o.Shards[:0]
+	for i, st := range s.all {
+		o.Shards = append(o.Shards, shardOutcome{st.Shard, st.Stream, st.First, s.done[i]})
+	}
+}
+
+// frames are those that were read: "300 frames (1 to 300)".
+func (o *outcome) frames() string {
+	if n := len(o.Shards); n > 0 {
+		return fmt.Sprintf("%s of %d streams", counted(o.Frames, "frame"), n)
+	}
+	return fmt.Sprintf("%s (%d to %d)", counted(o.Frames, "frame"), o.FirstSeq, o.LastSeq)
 }
 
 // take puts in what a chain of sinks has counted.
@@ -81,11 +110,11 @@ func (o *outcome) print(w io.Writer) {
 		unit = time.Second
 	}
 	line := fmt.Sprintf("%s %s", o.verb, counted(o.Written, "event"))
-	if o.Read != o.Written {
+	if o.Read > o.Written { // a part of a batch is written before it counts as read
 		line += " of " + count(o.Read)
 	}
 	if o.Frames > 0 {
-		line += fmt.Sprintf(" from %s (%d to %d)", counted(o.Frames, "frame"), o.FirstSeq, o.LastSeq)
+		line += " from " + o.frames()
 	}
 	line += fmt.Sprintf(" in %v", elapsed.Round(unit))
 	if o.did != "" {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/seed-452fa805/siptrace/internal/app"
@@ -26,18 +27,42 @@ func (r *replayJob) resume(ctx context.Context) error {
 	}
 	asked := r.cmd.asked()
 	if r.cmd.Restart {
-		p.Seq, p.Events = 0, 0
+		p.Places, p.Events = nil, 0
 	}
-	if p.Seq > 0 && p.What != asked && !r.cmd.DryRun {
+	begun := len(p.Places) > 0
+	if begun && p.What != asked && !r.cmd.DryRun {
 		return fmt.Errorf("replay %s was begun otherwise (%s); use another name, or --restart", p.Name, p.What)
 	}
-	if p.Seq > 0 {
-		fmt.Fprintf(r.env.Stderr, "going on behind frame %s, where replay %s was at %s with %s\n",
-			count(p.Seq), p.Name, p.When.Local().Format(time.DateTime), counted(p.Events, "event"))
+	if begun {
+		fmt.Fprintf(r.env.Stderr, "going on %s, where replay %s was at %s with %s\n",
+			r.stretches.behind(&p), p.Name, p.When.Local().Format(time.DateTime), counted(p.Events, "event"))
 	}
 	p.What, p.Owner = asked, rand.Text()
 	r.position = &p
 	return nil
+}
+
+// sameStreams makes sure that the places of an earlier run are in the streams
+// that there are.
+func (r *replayJob) sameStreams() error {
+	if r.position == nil {
+		return nil
+	}
+	for _, p := range r.position.Places {
+		same := func(s bus.Stretch) bool { return s.Stream == p.Stream && s.Created.Equal(p.Created) }
+		if !slices.ContainsFunc(r.stretches.all, same) {
+			return fmt.Errorf("the stream %s was made anew since replay %s was at frame %d; begin anew with --restart", p.Stream, r.position.Name, p.Seq)
+		}
+	}
+	return nil
+}
+
+// keepBeginning keeps a position before anything is replayed: a position that
+// cannot be kept is known now, and a file that was begun is gone on with.
+func (r *replayJob) keepBeginning() error {
+	ctx, cancel := context.WithTimeout(r.env, readyTimeout)
+	defer cancel()
+	return r.keepPosition(ctx)
 }
 
 // keepPosition keeps how far the replay is, also when the command has to end.
@@ -47,13 +72,17 @@ func (r *replayJob) keepPosition(ctx context.Context) error {
 	}
 	ctx, cancel := outlive(ctx, keepTimeout)
 	defer cancel()
+	written := 0
+	if r.insist != nil {
+		written = r.insist.written
+	}
 	p := *r.position
-	p.Events += uint64(r.insist.written - r.kept)
-	p.Seq, p.When = r.out.LastSeq, time.Now().UTC()
+	p.Events += uint64(written - r.kept)
+	p.Places, p.When = r.stretches.places(), time.Now().UTC()
 	p, err := r.positions.Put(ctx, p)
 	if err != nil {
 		return err
 	}
-	r.position, r.kept = &p, r.insist.written
+	r.position, r.kept = &p, written
 	return nil
 }

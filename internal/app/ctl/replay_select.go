@@ -2,6 +2,7 @@ package ctl
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/seed-452fa805/siptrace/pkg/trace"
@@ -17,6 +18,7 @@ type selection struct {
 	kept   trace.Flags        // flags with which a rule keeps an event from the target
 	routed bool               // so does a destination of its own
 	all    bool               // send it all the same
+	sorted bool               // each batch by capture time, as far as it goes
 	census *census            // of what is selected
 	out    trace.Sink         // nil only counts
 	told   func(selected int) // of each batch, once it is written
@@ -57,6 +59,9 @@ func (s *selection) Write(ctx context.Context, events []trace.Event) error {
 		if s.table != "" {
 			own.Table = s.table
 		}
+	}
+	if s.sorted {
+		slices.SortStableFunc(s.batch, func(a, b trace.Event) int { return a.Time.Compare(b.Time) })
 	}
 	if s.out != nil && len(s.batch) > 0 {
 		if err := s.out.Write(ctx, s.batch); err != nil {

@@ -165,17 +165,22 @@ func (f *TargetFlags) openStore(env *Env, o targetOptions, log *slog.Logger) (*t
 		result: func(out *outcome) {
 			rows, there := counter(reg, "siptrace_db_writer_rows_total"), counter(reg, "siptrace_db_writer_duplicates_total")
 			out.Rows, out.There = &rows, &there
-			out.did = fmt.Sprintf("%s written, %s there already", counted(rows, "row"), were(there))
+			out.did = fmt.Sprintf("%s written, %s there already", counted(rows, "row"), were(there, ""))
 		},
 	}, nil
 }
 
-// were is a number of things that were somewhere.
-func were(n int) string {
-	if n == 1 {
+// were is a number of things that were somewhere: "1 was", "2 frames were".
+func were[N ~int | ~uint64](n N, what string) string {
+	switch {
+	case what == "" && n == 1:
 		return "1 was"
+	case what == "":
+		return count(n) + " were"
+	case n == 1:
+		return "1 " + what + " was"
 	}
-	return count(n) + " were"
+	return counted(n, what) + " were"
 }
 
 func (f *TargetFlags) openCollector(log *slog.Logger) (*target, error) {

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -358,7 +360,7 @@ func TestReplay_resumesWithoutAGap(t *testing.T) {
 	}
 
 	_, said = b.must(t, args...)
-	contains(t, said, "nothing to replay: replay nightly is at frame 200, and there are no more such frames")
+	contains(t, said, "nothing to replay: there are no such frames behind frame 200, where replay nightly is")
 	b.publish(t, captured("new", "INVITE", time.Hour))
 	_, said = b.must(t, args...)
 	contains(t, said, "replayed 1 event from 1 frame (201 to 201)")
@@ -410,7 +412,7 @@ func TestReplay_resumesOnlyTheSame(t *testing.T) {
 	}
 	b.publish(t, traffic(100)...)
 	code, _, said = b.ctl(t, "replay", "--to", "json:"+path, "--resume", "x", "--method", "BYE")
-	if code != 1 || !strings.Contains(said, "the stream was made anew") {
+	if code != 1 || !strings.Contains(said, "the stream SIPTRACE was made anew") {
 		t.Errorf("another stream: exit %d, said %s", code, said)
 	}
 }
@@ -448,6 +450,58 @@ func TestReplay_tellsWhatTheStreamHasNotAnyMore(t *testing.T) {
 		t.Errorf("exit %d, want 1", code)
 	}
 	contains(t, said, "replayed 50 events from 5 frames (16 to 20)", "5 frames missing: the stream had discarded them")
+
+	b.publish(t, captured("x", "INVITE", 0), captured("y", "INVITE", 0))
+	if err := s.Purge(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	code, _, said = b.ctl(t, args...)
+	if code != 1 {
+		t.Errorf("nothing left: exit %d, want 1", code)
+	}
+	contains(t, said, "nothing to replay: there are no such frames behind frame 20", "1 frame missing")
+	_, said = b.must(t, args...) // it has been said
+	contains(t, said, "nothing to replay: there are no such frames behind frame 21")
+}
+
+func TestReplay_ofNothingSaysWhatThereIs(t *testing.T) {
+	b := newBed(t)
+	_, said := b.must(t, "replay", "--to", "json:-")
+	contains(t, said, "nothing to replay: the stream has no frames")
+	b.publish(t, traffic(20)...)
+	_, said = b.must(t, "replay", "--to", "json:-", "--from", "2020-01-01", "--to-time", "2020-01-02")
+	contains(t, said, "nothing to replay: the stream has no such frames; what there is was stored from 20")
+	path := filepath.Join(t.TempDir(), "x.json")
+	b.must(t, "replay", "--to", "json:"+path, "--from-seq", "99")
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a file was made for nothing: %v", err)
+	}
+}
+
+// Of two runs of one name that begin at the same place one is refused, before
+// either has written anything.
+func TestReplay_onlyOneRunOfAName(t *testing.T) {
+	b := newBed(t)
+	b.publish(t, traffic(20)...)
+	p, err := positions(b).Get(t.Context(), "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := b.conn.StreamStatus(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "x.json")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	stderr, end := b.running(ctx, "replay", "--to", "json:"+path, "--rate", "1/m", "--resume", "x")
+	await(t, "it runs", func() bool { return strings.Contains(stderr.String(), "replaying to") })
+	p.Owner, p.Places = "another", []bus.ReplayPlace{{Stream: s.Name, Created: s.Created, Seq: 1}}
+	if _, err := positions(b).Put(t.Context(), p); !errors.Is(err, bus.ErrReplayRunning) {
+		t.Errorf("another run that began at the same place: %v, want ErrReplayRunning", err)
+	}
+	cancel()
+	<-end
 }
 
 func TestReplay_waitsForTheTargetAndGivesUp(t *testing.T) {

@@ -129,7 +129,11 @@ func (r *report) print(w io.Writer, colour bool) error {
 			fmt.Fprintf(w, ": %s", r.State.Why)
 		}
 	}
-	fmt.Fprintf(w, "\nstream  %d frames, %s of %s, the oldest %s\n\n", r.Stream.Frames, humanize.IBytes(r.Stream.Bytes),
+	frames := fmt.Sprintf("%d frames", r.Stream.Frames)
+	if n := len(r.Stream.Shards); n > 0 {
+		frames += fmt.Sprintf(" in %d streams", n)
+	}
+	fmt.Fprintf(w, "\nstream  %s, %s of %s, the oldest %s\n\n", frames, humanize.IBytes(r.Stream.Bytes),
 		limit(r.Stream.MaxBytes), ago(r.Stream.FirstTime))
 	if err := r.printNodes(w, colour); err != nil {
 		return err
@@ -196,8 +200,12 @@ func (r *report) printConsumers(w io.Writer, colour bool) error {
 		if c.Pending > 0 && c.TimeLeft < time.Hour {
 			warnings = append(warnings, fmt.Sprintf("consumer %s: what it has not read is discarded in %s unless it catches up", c.Name, left(c.TimeLeft)))
 		}
-		if gap := int64(r.Stream.FirstSeq) - int64(c.AckFloor) - 1; gap > 0 && r.Stream.Frames > 0 && c.Delivered < r.Stream.FirstSeq-1 && c.Delivered > 0 {
-			warnings = append(warnings, fmt.Sprintf("consumer %s: %d frames were discarded before it had read them", c.Name, gap))
+		if c.Missed > 0 {
+			warnings = append(warnings, fmt.Sprintf("consumer %s: %s discarded before it had read them", c.Name, were(c.Missed, "frame")))
+		}
+		if all := len(r.Stream.Shards); c.Streams < all {
+			warnings = append(warnings, fmt.Sprintf("consumer %s: there in %d of %d streams; the others are not read until its worker, or %s stream apply --durable %s, makes it",
+				c.Name, c.Streams, all, self(), c.Name))
 		}
 	}
 	if err := t.Flush(); err != nil {

@@ -29,6 +29,7 @@ type StreamApplyCmd struct {
 	Duplicates  app.Duration `help:"How long a frame is recognised that is published again." env:"-" placeholder:"DURATION"`
 	Compression string       `help:"s2 or none, on the server's disk; taps compress already." enum:"s2,none," default:"" env:"-" placeholder:"KIND"`
 	Storage     string       `help:"file or memory, where the stream is made; that of one that exists cannot be changed." enum:"file,memory," default:"" env:"-" placeholder:"KIND"`
+	Shards      int          `help:"Streams to spread events over, where none are there yet; the number cannot be changed later." env:"-" placeholder:"N"`
 	Durable     []string     `help:"Also make this durable consumer where it is missing, repeatable: for workers that may not." env:"-" placeholder:"NAME"`
 	Yes         bool         `help:"Do it: without this flag it is only said what would change." env:"-"`
 }
@@ -59,11 +60,12 @@ func (c *StreamApplyCmd) Run(env *Env) error {
 		Duplicates:  time.Duration(c.Duplicates),
 		Compression: c.Compression,
 		Storage:     c.Storage,
+		Shards:      c.Shards,
 	})
 	if err != nil {
 		return err
 	}
-	workers, err := c.missing(env, conn)
+	workers, err := c.missing(env, conn, streams(plans))
 	if err != nil {
 		return err
 	}
@@ -101,8 +103,18 @@ type durable struct {
 	*bus.Consumer
 }
 
-// missing are the durables that are asked for and not there.
-func (c *StreamApplyCmd) missing(env *Env, conn *bus.Conn) ([]durable, error) {
+// streams is how many streams of events there are, or would be.
+func streams(plans []bus.StreamPlan) (n int) {
+	for i := range plans {
+		if plans[i].OfEvents() {
+			n++
+		}
+	}
+	return n
+}
+
+// missing are the durables that are asked for and not there in every stream.
+func (c *StreamApplyCmd) missing(env *Env, conn *bus.Conn, streams int) ([]durable, error) {
 	if len(c.Durable) == 0 {
 		return nil, nil
 	}
@@ -112,7 +124,7 @@ func (c *StreamApplyCmd) missing(env *Env, conn *bus.Conn) ([]durable, error) {
 	}
 	var out []durable
 	for _, name := range c.Durable {
-		if slices.ContainsFunc(there, func(s bus.ConsumerStatus) bool { return s.Name == name }) {
+		if slices.ContainsFunc(there, func(s bus.ConsumerStatus) bool { return s.Name == name && s.Streams == streams }) {
 			continue
 		}
 		w, err := bus.NewConsumer(conn, bus.ConsumerOptions{Durable: name}, bus.NewRejects(conn), nil, env.log())

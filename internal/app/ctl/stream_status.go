@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -75,14 +76,18 @@ func (r *streamReport) print(w io.Writer, colour bool) error {
 	return (&report{Stream: r.events(), Consumers: r.Consumers}).printConsumers(w, colour)
 }
 
-// events is the stream that consumers read; where there are several it is none.
+// events is what consumers read: one stream, or several as shards of one.
 func (r *streamReport) events() bus.StreamStatus {
+	var all bus.StreamStatus
 	for _, s := range r.Streams {
-		if s.Name == bus.StreamName {
+		switch {
+		case s.Name == bus.StreamName:
 			return s.StreamStatus
+		case strings.HasPrefix(s.Name, bus.StreamName+"_") && s.Name != bus.RejectsStreamName:
+			all.Shards = append(all.Shards, s.StreamStatus)
 		}
 	}
-	return bus.StreamStatus{}
+	return all
 }
 
 // printPeers says where the copies are, on a cluster.

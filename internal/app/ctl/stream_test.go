@@ -100,3 +100,104 @@ func TestStreamStatus_saysWhereCopiesAreAndWhichAreMissing(t *testing.T) {
 	}
 	golden(t, "stream-status.txt", out.String())
 }
+
+func TestStreamApply_makesSeveralStreamsWhereThereAreNone(t *testing.T) {
+	b, _ := bareBed(t, t.TempDir())
+	out, said := b.must(t, "stream", "apply", "--shards", "4", "--max-size", "512MiB", "--durable", "db-writer", "--yes")
+	contains(t, out, "stream SIPTRACE_0: will be made", "stream SIPTRACE_3: will be made", "durable consumer db-writer: will be made")
+	contains(t, said, "7 changes made")
+	if n, err := b.conn.Shards(t.Context()); err != nil || n != 4 {
+		t.Errorf("%d shards, %v, want 4", n, err)
+	}
+	b.shards = 4
+	b.publish(t, traffic(400)...)
+	if s, err := b.conn.StreamStatus(t.Context()); err != nil || len(s.Shards) != 4 || s.Shards[3].Frames == 0 || s.MaxBytes != 512<<20 {
+		t.Errorf("streams %+v, %v", s, err)
+	}
+
+	_, said = b.must(t, "stream", "apply", "--shards", "4", "--durable", "db-writer")
+	contains(t, said, "everything is as wanted")
+	code, out, _ := b.ctl(t, "stream", "apply", "--shards", "2", "--yes")
+	if code != app.ExitFailed || !strings.Contains(out, "shards cannot be changed from 4 to 2") {
+		t.Errorf("another number: exit %d, %s", code, out)
+	}
+	if code, _, said := b.ctl(t, "stream", "apply", "--shards", "65"); code != app.ExitFailed || !strings.Contains(said, "65 shards: 1 to 64") {
+		t.Errorf("too many: exit %d, %s", code, said)
+	}
+	out, _ = b.must(t, "stream", "apply", "--max-age", "1d", "--yes")
+	contains(t, out, "stream SIPTRACE_0: max age from 48h0m0s to 24h0m0s", "stream SIPTRACE_3: max age")
+
+	// A consumer that is missing in one of the streams is seen, and made.
+	if err := jetStream(t, b).DeleteConsumer(t.Context(), "SIPTRACE_2", "db-writer"); err != nil {
+		t.Fatal(err)
+	}
+	for _, command := range [][]string{{"status", "--interval", "1ms"}, {"stream", "status"}} {
+		out, _ = b.must(t, command...)
+		contains(t, out, "consumer db-writer: there in 3 of 4 streams")
+	}
+	b.must(t, "stream", "apply", "--durable", "db-writer", "--yes")
+	out, _ = b.must(t, "status", "--interval", "1ms")
+	if strings.Contains(out, "of 4 streams") {
+		t.Errorf("status says\n%s", out)
+	}
+}
+
+func TestStatus_ofSeveralStreams(t *testing.T) {
+	b := newShardedBed(t, 4)
+	b.publish(t, traffic(1000)...)
+	b.work(t, "sqlite:"+t.TempDir()+"/x.db", "db-writer")
+	b.publish(t, traffic(3000)[1000:]...)
+	out, _ := b.must(t, "status", "--interval", "1ms")
+	contains(t, out, " frames in 4 streams, ", "db-writer  ")
+
+	lost := uint64(0)
+	for _, name := range []string{"SIPTRACE_0", "SIPTRACE_3"} {
+		s, err := jetStream(t, b).Stream(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := s.Consumer(t.Context(), "db-writer")
+		if err != nil {
+			t.Fatal(err)
+		}
+		delivered, last := c.CachedInfo().Delivered.Stream, s.CachedInfo().State.LastSeq
+		full := s.CachedInfo().Config
+		full.MaxMsgs = 1
+		if _, err := jetStream(t, b).UpdateStream(t.Context(), full); err != nil {
+			t.Fatal(err)
+		}
+		lost += last - delivered - 1
+	}
+	for _, command := range [][]string{{"status", "--interval", "1ms"}, {"stream", "status"}} {
+		out, _ = b.must(t, command...)
+		contains(t, out, "consumer db-writer: "+count(lost)+" frames were discarded before it had read them")
+	}
+}
+
+func TestTail_ofSeveralStreams(t *testing.T) {
+	b := newShardedBed(t, 4)
+	events := calls()
+	b.publish(t, events...)
+	for range 10 {
+		out, _ := b.must(t, "tail", "--since", "1h", "--json", "-n", "7")
+		if n := strings.Count(out, "\n"); n != 7 {
+			t.Fatalf("%d messages, want 7", n)
+		}
+	}
+	out, _ := b.must(t, "tail", "--since", "1h", "--json", "-n", "2000")
+	got, _ := eventIDs(t, out)
+	sameSet(t, "messages", got, idsOf(events))
+	last := make(map[string]string)
+	for line := range strings.Lines(out) {
+		var v struct{ CallID, Time string }
+		if err := json.Unmarshal([]byte(strings.Replace(line, "time_stamp", "time", 1)), &v); err != nil {
+			t.Fatal(err)
+		}
+		if v.CallID == "" || v.Time <= last[v.CallID] {
+			t.Fatalf("call %q: %s came behind %s", v.CallID, v.Time, last[v.CallID])
+		}
+		last[v.CallID] = v.Time
+	}
+	out, _ = b.must(t, "tail", "--since", "1h", "--json", "-n", "5", "--call-id", "call-17")
+	contains(t, out, `"callid":"call-17"`)
+}
