@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -16,37 +18,100 @@ import (
 	"time"
 )
 
-// TestProxy_setUpTimes prints what a tracer with a dead sink does to the time
-// from INVITE to 200:
+// TestProxy_setUpTimes prints what a tracer does to the time from INVITE to
+// 200 when what is behind it has died:
 //
 //	go test -run setUpTimes -v -ratio 10000
 //
-// Two proxies run in processes of their own, and calls go to them in turn. It
-// asserts no more than that every call comes through: times are this machine's.
+// Calls go to proxies in processes of their own, in turn, and in an order that is
+// drawn for each round, so that none always comes behind the same other. Two of
+// them have no tracer: what is between these two is noise. It asserts that every
+// call comes through and no message goes unnoticed; times are this machine's.
 func TestProxy_setUpTimes(t *testing.T) {
 	if *ratio == 0 {
 		t.Skip("for people: -ratio N makes N calls with a tracer and N without")
 	}
 	callee := newPhone(t)
 	go callee.answer()
-	names := []string{"no tracer", "dead sink"}
-	proxies := []*child{startChild(t, callee.addr, ""), startChild(t, callee.addr, deadCollector(t))}
+	proxies := []struct {
+		name, hep string
+		*child
+		times []time.Duration
+	}{
+		{name: "no tracer"},
+		{name: "no tracer, too"},
+		{name: "NATS stopped", hep: tapWithoutNATS(t)},
+		{name: "dead collector", hep: deadCollector(t)},
+	}
+	for i := range proxies {
+		proxies[i].child = startChild(t, callee.addr, proxies[i].hep)
+	}
 	caller := newPhone(t)
-	times := make([][]time.Duration, len(proxies))
-	for i := range *ratio {
-		for k := range proxies {
-			which := (i + k) % len(proxies)
-			times[which] = append(times[which], caller.call(proxies[which].addr, i*len(proxies)+k))
+	order := rand.New(rand.NewPCG(1, 1))
+	for i := range *ratio + warmUp {
+		for _, which := range order.Perm(len(proxies)) {
+			p := &proxies[which]
+			took := caller.call(p.addr, i*len(proxies)+which)
+			if i >= warmUp {
+				p.times = append(p.times, took)
+			}
 		}
 	}
-	for i, p := range proxies {
-		r := p.stop(t)
-		slices.Sort(times[i])
-		t.Logf("%s: %d calls, mean %v, p50 %v, p99 %v; %d messages seen, %d dropped", names[i], len(times[i]),
-			mean(times[i]), quantile(times[i], 0.5), quantile(times[i], 0.99), r.Tap.Seen, r.Tap.Dropped)
+	base := &proxies[0]
+	more := make([]time.Duration, len(proxies)) // than base, in the same round
+	for i := range proxies {
+		more[i] = typical(proxies[i].times, base.times)
 	}
-	t.Logf("ratio: mean %.3f, p50 %.3f, p99 %.3f", by(mean(times[1]), mean(times[0])),
-		by(quantile(times[1], 0.5), quantile(times[0], 0.5)), by(quantile(times[1], 0.99), quantile(times[0], 0.99)))
+	for i := range proxies {
+		slices.Sort(proxies[i].times)
+	}
+	for i := range proxies {
+		p := &proxies[i]
+		s := p.stop(t).Tap
+		t.Logf("%-14s  %d calls, mean %v, p50 %v, p99 %v; ratio: mean %.3f, p50 %.3f, p99 %.3f, more in a round: p50 %v; seen %d, written %d, waiting %d, dropped %d",
+			p.name, len(p.times), mean(p.times).Round(time.Microsecond),
+			quantile(p.times, 0.5).Round(time.Microsecond), quantile(p.times, 0.99).Round(time.Microsecond),
+			by(mean(p.times), mean(base.times)), by(quantile(p.times, 0.5), quantile(base.times, 0.5)),
+			by(quantile(p.times, 0.99), quantile(base.times, 0.99)), more[i].Round(100*time.Nanosecond), s.Seen, s.Written, s.Waiting, s.Dropped)
+		if p.hep == "" {
+			continue
+		}
+		if least := uint64(messages * (*ratio + warmUp)); s.Seen < least || s.Seen != s.Written+s.Waiting+s.Dropped+s.Refused {
+			t.Errorf("%s: %+v, want %d seen at least, and each of them accounted for", p.name, s, least)
+		}
+	}
+}
+
+const (
+	warmUp   = 200 // calls that are not measured
+	messages = 7   // of a call as the proxy sees it: INVITE and ACK twice, 100, 200 twice
+)
+
+// tapWithoutNATS is a tap in a process of its own that has lost its NATS.
+func tapWithoutNATS(t *testing.T) (url string) {
+	t.Helper()
+	at := freePort(t)
+	stopNATS := background(t, build(t, "github.com/nats-io/nats-server/v2"),
+		"--addr", at.Addr().String(), "--port", fmt.Sprint(at.Port()), "--jetstream", "--store_dir", t.TempDir())
+	in, status := freePort(t), freePort(t)
+	url = "hep+udp://" + in.String()
+	background(t, build(t, "../../cmd/tap"), "--nats", "nats://"+at.String(), "--in", url, "--data", t.TempDir(),
+		"--http", status.String(), "--log-level", "error")
+	ready := func(want int) func() bool {
+		return func() bool {
+			res, err := http.Get("http://" + status.String() + "/readyz")
+			if err != nil {
+				return false
+			}
+			_ = res.Body.Close()
+			return res.StatusCode == want
+		}
+	}
+	eventually(t, "the tap is ready", ready(http.StatusOK))
+	stopNATS()
+	eventually(t, "the tap knows that NATS is away", ready(http.StatusServiceUnavailable))
+	http.DefaultClient.CloseIdleConnections()
+	return url
 }
 
 // answer answers calls until the phone is closed.
@@ -84,14 +149,40 @@ type child struct {
 	out  bytes.Buffer
 }
 
+// background runs a command until the end of the test, or until stop.
+func background(t *testing.T, binary string, args ...string) (stop func()) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), binary, args...)
+	var words bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &words, &words
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	stop = sync.OnceFunc(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		if t.Failed() {
+			t.Logf("%s: %s", strings.Join(cmd.Args, " "), words.String())
+		}
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+// build builds a command.
+func build(t *testing.T, pkg string) (binary string) {
+	t.Helper()
+	binary = filepath.Join(t.TempDir(), "command")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, pkg).CombinedOutput(); err != nil {
+		t.Fatalf("go build %s: %v\n%s", pkg, err, out)
+	}
+	return binary
+}
+
 func startChild(t *testing.T, to netip.AddrPort, hep string) *child {
 	t.Helper()
-	binary := filepath.Join(t.TempDir(), "sipgo-proxy")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
 	c := &child{addr: freePort(t)}
-	c.cmd = exec.CommandContext(t.Context(), binary, "-listen", c.addr.String(), "-to", to.String(), "-hep", hep)
+	c.cmd = exec.CommandContext(t.Context(), build(t, "."), "-listen", c.addr.String(), "-to", to.String(), "-hep", hep)
 	c.cmd.Stdout = &c.out
 	if err := c.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -153,6 +244,16 @@ func mean(v []time.Duration) time.Duration {
 		sum += d
 	}
 	return sum / time.Duration(len(v))
+}
+
+// typical is the median of how much longer a took than b.
+func typical(a, b []time.Duration) time.Duration {
+	more := make([]time.Duration, len(a))
+	for i := range a {
+		more[i] = a[i] - b[i]
+	}
+	slices.Sort(more)
+	return quantile(more, 0.5)
 }
 
 // quantile is one of a sorted list.

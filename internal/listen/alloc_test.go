@@ -34,9 +34,11 @@ func TestHEPUDP_allocatesNothingPerEvent(t *testing.T) {
 		"wrong key":  packet(t, invite(), func(p *hep.Packet) { p.AuthKey = []byte("wrong") }),
 		"no payload": packet(t, "", nil),
 		"forwarded":  been(t, invite(), "far", "farther"),
+		"marked":     marked(t, "marked"),
+		"trusted":    marked(t, "trusted"),
 	}
 	for name, b := range tests {
-		o := HEPOptions{Guard: NewGuard(nil)}
+		o := HEPOptions{Guard: NewGuard(nil), Trust: name == "trusted"}
 		o.Guard.SetFleet("home")
 		if name == "wrong key" {
 			o.Auth = "secret"
@@ -69,9 +71,9 @@ func TestHEPUDP_allocatesNothingPerEvent(t *testing.T) {
 }
 
 func TestHEPTCP_allocatesNothingPerEvent(t *testing.T) {
-	s, _ := listenTCP(t, HEPOptions{})
-	st := &stream{ctx: t.Context(), sink: discard, in: newIntake(s.count, "", nil), s: s}
-	b := good(t, invite())
+	s, _ := listenTCP(t, HEPOptions{Trust: true})
+	st := &stream{ctx: t.Context(), sink: discard, in: newIntake(s.count, "", nil, s.marks), s: s}
+	b := marked(t, invite())
 	round := func() {
 		for range 10 {
 			st.packet(b)
@@ -85,13 +87,19 @@ func TestHEPTCP_allocatesNothingPerEvent(t *testing.T) {
 }
 
 // BenchmarkIntake is what there is between the read and the sink.
-func BenchmarkIntake(b *testing.B) {
+func BenchmarkIntake(b *testing.B)       { benchmarkIntake(b, false) }
+func BenchmarkIntake_marks(b *testing.B) { benchmarkIntake(b, true) }
+
+func benchmarkIntake(b *testing.B, marks bool) {
 	count, err := newCounters(prometheus.NewRegistry(), "bench")
 	if err != nil {
 		b.Fatal(err)
 	}
-	in := newIntake(count, "", nil)
+	in := newIntake(count, "", nil, newTestMarking(b, true))
 	p := packet(b, invite(), nil)
+	if marks {
+		p = marked(b, invite())
+	}
 	b.SetBytes(int64(len(p)))
 	b.ReportAllocs()
 	for b.Loop() {

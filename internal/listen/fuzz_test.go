@@ -24,6 +24,8 @@ func seeds(f *testing.F) {
 	f.Add(append(good(f, "one"), good(f, "two")...))
 	f.Add(been(f, message, "far", "farther"))
 	f.Add(been(f, message, "far", "home"))
+	f.Add(marked(f, message))
+	f.Add(withMarks(f, message, chunk(trace.ChunkTransport, "\x07"), chunk(trace.ChunkFlags, "\xff\xff"), chunk(trace.ChunkTable, "")))
 	f.Add([]byte("\x16\x03\x01"))
 	f.Add([]byte{})
 }
@@ -39,7 +41,7 @@ func FuzzIntake(f *testing.F) {
 		}
 		guard := NewGuard(nil)
 		guard.SetFleet("home")
-		in := newIntake(count, "", guard)
+		in := newIntake(count, "", guard, newTestMarking(t, true))
 		first, last := good(t, "first"), good(t, "last")
 		if e, _, _ := in.add(first); e == nil {
 			t.Fatal("a good packet is none")
@@ -59,7 +61,12 @@ func FuzzIntake(f *testing.F) {
 				t.Errorf("neighbours are %q", payloads(events))
 			}
 			for i := range events {
-				events[i].Identify()
+				e := &events[i]
+				e.Identify()
+				if len(e.TracedUsers) > maxUsers || len(e.Destinations) > maxDestinations || len(e.Table) > maxTable || e.Rule != "" ||
+					e.Transport > trace.WSS || e.Direction > trace.Out || e.Flags.Has(trace.UsersOnly) && len(e.TracedUsers) == 0 {
+					t.Errorf("marks beyond their bounds: %+v", e)
+				}
 			}
 			return nil
 		}))
@@ -83,7 +90,7 @@ func FuzzStream(f *testing.F) {
 			_, _ = agent.Write(b)
 			_ = agent.Close()
 		}()
-		st := &stream{ctx: t.Context(), conn: conn, sink: discard, in: newIntake(s.count, "", nil), s: s}
+		st := &stream{ctx: t.Context(), conn: conn, sink: discard, in: newIntake(s.count, "", nil, s.marks), s: s}
 		err := st.run()
 		_ = conn.Close()
 		if err == nil {

@@ -64,7 +64,7 @@ func (g *Guard) meets(chunks []byte) bool {
 }
 
 // appendOrigins appends those of siptrace's chunks that say where an event has
-// been. They are the only ones that strangers may send.
+// been. They are the only ones that go on as they are.
 func appendOrigins(dst, chunks []byte) []byte {
 	for c, err := range hep.Walk(chunks) {
 		if err == nil && c.Type == trace.ChunkOrigin && len(c.Body) <= maxFleetID {

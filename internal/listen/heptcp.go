@@ -36,6 +36,7 @@ type HEPTCP struct {
 	count *counters
 	conns *connCounters
 	bad   *complaints
+	marks *marking
 	log   *slog.Logger
 }
 
@@ -75,6 +76,9 @@ func listenStream(scheme, addr string, conf *tls.Config, o HEPOptions, reg prome
 	if s.count, err = newCounters(reg, url); err == nil {
 		s.conns, err = newConnCounters(reg, url)
 	}
+	if err == nil {
+		s.marks, err = newMarking(o.Trust, url, reg, log)
+	}
 	if err != nil {
 		_ = ln.Close()
 		return nil, fmt.Errorf("listen for hep on %s: %w", addr, err)
@@ -100,6 +104,7 @@ func (s *HEPTCP) Close() error {
 // not take are lost, and counted: nobody would send them again.
 func (s *HEPTCP) Run(ctx context.Context, sink trace.Sink) error {
 	defer s.bad.flush()
+	defer s.marks.bad.flush()
 	ctx, cancel := context.WithCancel(ctx)
 	var open sync.WaitGroup
 	defer open.Wait()

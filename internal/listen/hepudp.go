@@ -2,6 +2,7 @@ package listen
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -14,6 +15,12 @@ type HEPOptions struct {
 	Auth   string // HEP authentication key that every packet must bring; empty is none
 	RcvBuf int    // bytes the kernel should hold for us; 0 is 32 MiB over UDP, the system's choice over TCP
 	Guard  *Guard // what is not let in; nil lets everything in
+
+	// Trust lets senders mark events with siptrace's own chunks: table,
+	// users, destinations, flags, direction, transport. Without it they are
+	// left out. It is for senders that may choose where a message is stored
+	// and who gets copies of it.
+	Trust bool
 
 	MaxConns     int           // TCP: connections at a time; 0 is 1024
 	FrameTimeout time.Duration // TCP: time for one packet, and for the TLS handshake; 0 is 30 s
@@ -32,13 +39,20 @@ func ListenHEPUDP(addr string, o HEPOptions, reg prometheus.Registerer, log *slo
 	if err != nil {
 		return nil, err
 	}
-	return &HEPUDP{d, newIntake(d.count, o.Auth, o.Guard)}, nil
+	url := schemeUDP + "://" + d.Addr().String()
+	m, err := newMarking(o.Trust, url, reg, log.With("source", url))
+	if err != nil {
+		_ = d.Close()
+		return nil, fmt.Errorf("listen for hep on %s: %w", addr, err)
+	}
+	return &HEPUDP{d, newIntake(d.count, o.Auth, o.Guard, m)}, nil
 }
 
 // Run writes what agents send to sink, one Write for what one read brought,
 // until ctx is done or the source is closed. Events that the sink does not
 // take are lost, and counted: nobody would send them again.
 func (s *HEPUDP) Run(ctx context.Context, sink trace.Sink) error {
+	defer s.in.marks.bad.flush()
 	return s.run(ctx, func(n int) { s.batch(ctx, sink, n) })
 }
 

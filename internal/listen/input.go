@@ -26,6 +26,7 @@ type Listener interface {
 //
 //	hep+udp://:9060?rcvbuf=64MiB
 //	hep+tcp://10.0.0.1:9060?auth=KEY&conns=100
+//	hep+udp://127.0.0.1:9062?trust=1
 //	hep+tls://:9061?cert=tap.crt&key=tap.key&ca=agents.crt
 //	siptrace+udp://:5066?require=0
 type Input struct {
@@ -83,6 +84,7 @@ func options() []option {
 		{"rcvbuf", Schemes(), func(in *Input, v string) error { return in.setRcvBuf(v) }},
 		{"require", []string{schemeSIP}, func(in *Input, v string) error { return in.setRequire(v) }},
 		{"timeout", streams, func(in *Input, v string) (err error) { in.HEP.FrameTimeout, err = duration(v); return }},
+		{"trust", hep, func(in *Input, v string) error { return in.setTrust(v) }},
 	}
 }
 
@@ -103,6 +105,15 @@ func (in *Input) setRequire(v string) error {
 		return fmt.Errorf("1 is wanted, or 0 for messages without x-siptrace headers, too")
 	}
 	in.SIP.Bare = v == "0"
+	return nil
+}
+
+// setTrust says whether senders may mark events.
+func (in *Input) setTrust(v string) error {
+	if v != "0" && v != "1" {
+		return fmt.Errorf("1 is wanted for senders that may choose tables and destinations, or 0")
+	}
+	in.HEP.Trust = v == "1"
 	return nil
 }
 
@@ -132,6 +143,9 @@ func ParseInput(s string) (Input, error) {
 	}
 	if in.Scheme == schemeTLS && (in.TLS.Cert == "" || in.TLS.Key == "") {
 		return Input{}, fmt.Errorf("input %q: TLS needs ?cert=FILE&key=FILE", bare)
+	}
+	if err := in.safeToTrust(); err != nil {
+		return Input{}, fmt.Errorf("input %q: %w", bare, err)
 	}
 	return in, nil
 }
@@ -211,6 +225,9 @@ func (in Input) String() string {
 	add("cert", in.TLS.Cert)
 	add("key", in.TLS.Key)
 	add("ca", in.TLS.CA)
+	if in.HEP.Trust {
+		q.Set("trust", "1")
+	}
 	if in.SIP.Bare {
 		q.Set("require", "0")
 	}
@@ -220,6 +237,9 @@ func (in Input) String() string {
 
 // Listen opens the socket that the input speaks of. Close what it returns.
 func (in Input) Listen(reg prometheus.Registerer, log *slog.Logger) (Listener, error) {
+	if err := in.safeToTrust(); err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", in.Addr, err)
+	}
 	switch in.Scheme {
 	case schemeUDP:
 		return nilOr(ListenHEPUDP(in.Addr, in.HEP, reg, log))

@@ -27,6 +27,13 @@ func TestParseInput(t *testing.T) {
 		{"siptrace+udp://", Input{Scheme: "siptrace+udp", Addr: ":5066"}},
 		{"siptrace+udp://10.0.0.1:5070?require=0&rcvbuf=65536", Input{Scheme: "siptrace+udp", Addr: "10.0.0.1:5070",
 			SIP: SIPOptions{Bare: true, RcvBuf: 65536}}},
+		{"hep+udp://127.0.0.1:9060?trust=1", Input{Scheme: "hep+udp", Addr: "127.0.0.1:9060", HEP: HEPOptions{Trust: true}}},
+		{"hep+udp://127.8.9.1?trust=1", Input{Scheme: "hep+udp", Addr: "127.8.9.1:9060", HEP: HEPOptions{Trust: true}}},
+		{"hep+tcp://[::1]?trust=1", Input{Scheme: "hep+tcp", Addr: "[::1]:9060", HEP: HEPOptions{Trust: true}}},
+		{"hep+udp://:9060?trust=1&auth=k", Input{Scheme: "hep+udp", Addr: ":9060", HEP: HEPOptions{Trust: true, Auth: "k"}}},
+		{"hep+tls://?trust=1&ca=c.crt&cert=a.crt&key=b.key", Input{Scheme: "hep+tls", Addr: ":9061",
+			TLS: TLSFiles{Cert: "a.crt", Key: "b.key", CA: "c.crt"}, HEP: HEPOptions{Trust: true}}},
+		{"hep+udp://:9060?trust=0", Input{Scheme: "hep+udp", Addr: ":9060"}},
 		{"siptrace+udp://[::1]?require=1", Input{Scheme: "siptrace+udp", Addr: "[::1]:5066"}},
 	}
 	for _, tt := range tests {
@@ -58,7 +65,7 @@ func TestParseInput_saysWhatIsWrongAndWhatIsKnown(t *testing.T) {
 		{"hep+udp://:9060?colour=red", "known are auth, rcvbuf"},
 		{"hep+udp://:9060?cert=a", "known are auth, rcvbuf"},
 		{"hep+tcp://:9060?cert=a", "known are auth, conns, rcvbuf, timeout"},
-		{"hep+tls://:9060?colour=red", "known are auth, ca, cert, conns, key, rcvbuf, timeout"},
+		{"hep+tls://:9060?colour=red", "known are auth, ca, cert, conns, key, rcvbuf, timeout, trust"},
 		{"hep+tls://:9061", "cert=FILE"},
 		{"hep+tls://:9061?cert=a", "cert=FILE"},
 		{"hep+udp://:9060?auth=", "one value"},
@@ -69,6 +76,15 @@ func TestParseInput_saysWhatIsWrongAndWhatIsKnown(t *testing.T) {
 		{"hep+tcp://:9060?conns=0", "from 1 up"},
 		{"hep+tcp://:9060?timeout=-1s", "as 30s"},
 		{"hep+tcp://:9060?timeout=topsecret", "as 30s"},
+		{"hep+udp://127.0.0.1:9060?trust=yes", "1 is wanted"},
+		{"hep+udp://:9060?trust=1", "listen on 127.0.0.1 or [::1], or ask for a key (auth=KEY)"},
+		{"hep+tcp://10.0.0.1:9060?trust=1", "auth=KEY"},
+		{"hep+udp://localhost:9060?trust=1", "listen on 127.0.0.1"},
+		{"hep+udp://0.0.0.0:9060?trust=1", "listen on 127.0.0.1"},
+		{"hep+udp://[::]:9060?trust=1", "listen on 127.0.0.1"},
+		{"hep+udp://:9060?trust=1&auth=", "one value"},
+		{"hep+tls://:9061?trust=1&cert=a&key=b", "certificates of your own authority (ca=FILE)"},
+		{"siptrace+udp://127.0.0.1:5066?trust=1", "known are rcvbuf, require"},
 		{"siptrace+udp:5066", "try siptrace+udp://:5066"},
 		{"siptrace+udp://:5066?auth=topsecret", "known are rcvbuf, require"},
 		{"siptrace+udp://:5066?require=maybe", "1 is wanted"},
@@ -131,7 +147,8 @@ func TestInput_listens(t *testing.T) {
 			t.Errorf("got %q, want %q", got, url)
 		}
 	}
-	for _, in := range []Input{{Scheme: "hep+udp", Addr: "nonsense"}, {Scheme: "hep+tcp", Addr: "nonsense"}, {Scheme: "hep+tls", Addr: ":0"}, {}} {
+	open := Input{Scheme: "hep+udp", Addr: ":0", HEP: HEPOptions{Trust: true}}
+	for _, in := range []Input{open, {Scheme: "hep+udp", Addr: "nonsense"}, {Scheme: "hep+tcp", Addr: "nonsense"}, {Scheme: "hep+tls", Addr: ":0"}, {}} {
 		if s, err := in.Listen(prometheus.NewRegistry(), quiet()); err == nil || s != nil {
 			t.Errorf("%+v: got %v, %v, want nil and an error", in, s, err)
 		}

@@ -15,6 +15,7 @@ type intake struct {
 	auth    []byte // the key a packet must bring; empty is none
 	guard   *Guard // nil lets everything in
 	repeats repeats
+	marks   marks
 
 	dec    hep.Decoder
 	packet hep.Packet
@@ -23,11 +24,12 @@ type intake struct {
 
 // newIntake makes an intake. It sets the chunks aside in which siptrace tells
 // itself on the bus what to do with an event: strangers are not to tell it.
-func newIntake(count *counters, auth string, guard *Guard) *intake {
+func newIntake(count *counters, auth string, guard *Guard, m *marking) *intake {
 	return &intake{
 		batch: newBatch(count),
 		auth:  []byte(auth),
 		guard: guard,
+		marks: marks{marking: m},
 		dec:   hep.Decoder{Lenient: true, Private: hep.VendorSiptrace},
 	}
 }
@@ -55,8 +57,14 @@ func (in *intake) add(b []byte) (*trace.Event, drop, error) {
 	}
 	p.Extra = in.keepChunks(p.Extra, p.Private)
 
+	if len(in.events) == 0 {
+		in.marks.reset() // the sink has what was in it
+	}
 	e := in.next()
 	trace.FromHEP(e, p, &in.names)
+	if len(p.Private) > 0 {
+		in.marks.read(e, p.Private)
+	}
 	return e, 0, nil
 }
 

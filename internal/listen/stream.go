@@ -36,7 +36,7 @@ func (s *HEPTCP) serve(ctx context.Context, conn net.Conn, sink trace.Sink) {
 	defer s.conns.open.Dec()
 	s.log.Debug("agent connected", "from", from)
 
-	st := &stream{ctx: ctx, conn: conn, from: from, sink: sink, in: newIntake(s.count, s.o.Auth, s.o.Guard), s: s}
+	st := &stream{ctx: ctx, conn: conn, from: from, sink: sink, in: newIntake(s.count, s.o.Auth, s.o.Guard, s.marks), s: s}
 	err := st.run()
 	s.log.Debug("agent gone", "from", from, "err", err)
 	if why := endOf(err); why != 0 && ctx.Err() == nil {

@@ -44,13 +44,6 @@ func Example() {
 		"Via: SIP/2.0/UDP %s;branch=z9hG4bK1\r\nFrom: <sip:alice@example.com>;tag=1\r\nTo: <sip:bob@example.com>\r\n"+
 		"Call-ID: 1\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n", phone.LocalAddr())
 	_, _ = phone.Read(make([]byte, 65535))
-	_ = phone.Close()
-	_ = traced.Close()
-	<-served
-	_ = ua.Close()
-	stop()
-	<-done
-	_ = sink.Close()
 
 	for range 2 {
 		b := make([]byte, 65535)
@@ -59,6 +52,15 @@ func Example() {
 		line, _, _ := strings.Cut(string(p.Payload), "\r\n")
 		fmt.Printf("%s: %s\n", p.Node, line)
 	}
+
+	// The end.
+	_ = phone.Close()
+	_ = traced.Close()
+	<-served
+	_ = ua.Close()
+	stop()
+	<-done
+	_ = sink.Close()
 	fmt.Println(tap.Stats().Written, "written,", tap.Dropped(), "dropped")
 	// Output:
 	// edge1: OPTIONS sip:bob@example.com SIP/2.0

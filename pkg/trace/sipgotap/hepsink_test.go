@@ -2,10 +2,17 @@ package sipgotap
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
+	"io"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -191,15 +198,117 @@ func TestHEPSink_rejectsWhatCannotBeSent(t *testing.T) {
 
 func TestNewHEPSink_errors(t *testing.T) {
 	for _, address := range []string{
-		"127.0.0.1:9060", "udp://127.0.0.1:9060", "hep+tls://127.0.0.1", "hep+udp://", "hep+udp://:9060", "hep+udp://u@h:1", "hep+udp://h/path",
-		"hep+udp://h?secret=x", "hep+udp://h?auth=x&auth=y", "hep+udp://h:port",
+		"127.0.0.1:9060", "udp://127.0.0.1:9060", "hep+sctp://127.0.0.1", "hep+udp://", "hep+udp://:9060", "hep+udp://u@h:1", "hep+udp://h/path",
+		"hep+udp://h?secret=x", "hep+udp://h?auth=x&auth=y", "hep+udp://h?auth=", "hep+udp://h?auth=x;y", "hep+udp://h:port",
+		"hep+tcp://h?ca=x", "hep+tls://h?colour=x", "hep+tls://h?ca=/does/not/exist", "hep+tls://h?cert=/does/not/exist", "hep+tls://h?ca=hepsink_test.go",
 	} {
 		if s, err := NewHEPSink(address); err == nil {
 			t.Errorf("NewHEPSink(%q) = %+v, want an error", address, s)
 		}
 	}
-	s, err := NewHEPSink("hep+udp://[::1]")
-	if err != nil || s.addr != "[::1]:9060" {
-		t.Errorf("address %v, %v; want port 9060", s, err)
+	for address, want := range map[string]string{"hep+udp://[::1]": "[::1]:9060", "hep+tls://h": "h:9061"} {
+		s, err := NewHEPSink(address)
+		if err != nil || s.addr != want {
+			t.Errorf("NewHEPSink(%q) = %v, %v; want %s", address, s, err, want)
+		}
+	}
+}
+
+func TestNewHEPSink_errorsTellNoSecret(t *testing.T) {
+	for _, address := range []string{"hep+udp://h?auth=topsecret&x=y", "hep+udp://h?auth=topsecret;", "hep+udp://%zz?auth=topsecret", "x://h?auth=topsecret"} {
+		if _, err := NewHEPSink(address); err == nil || strings.Contains(err.Error(), "topsecret") {
+			t.Errorf("NewHEPSink(%q) = %v, want an error without the key", address, err)
+		}
+	}
+}
+
+// pemFiles are a certificate and its key as files.
+func pemFiles(t *testing.T, config *tls.Config) (cert, key string) {
+	t.Helper()
+	private, err := x509.MarshalPKCS8PrivateKey(config.Certificates[0].PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	for name, block := range map[string]*pem.Block{
+		cert: {Type: "CERTIFICATE", Bytes: config.Certificates[0].Certificate[0]}, key: {Type: "PRIVATE KEY", Bytes: private},
+	} {
+		if err := os.WriteFile(name, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return cert, key
+}
+
+func TestHEPSink_overTLSShowsItsCertificate(t *testing.T) {
+	config, _ := certificates(t)
+	config.ClientAuth = tls.RequireAnyClientCert
+	cert, key := pemFiles(t, config)
+	l, err := tls.Listen("tcp", "127.0.0.1:0", config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	accept := func() net.Conn {
+		c, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+		return c
+	}
+	sink := func(options string) *HEPSink {
+		s, err := NewHEPSink("hep+tls://" + l.Addr().String() + options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = s.Close() })
+		return s
+	}
+	write := func(s *HEPSink, events []trace.Event) (sent chan error) {
+		sent = make(chan error, 1)
+		go func() { sent <- s.Write(t.Context(), events) }()
+		return sent
+	}
+	want := events(200)
+	sent := write(sink("?ca="+cert+"&cert="+cert+"&key="+key), want)
+	c := accept()
+	r := hep.NewReader(c)
+	var packets [][]byte
+	for range want {
+		b, err := r.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		packets = append(packets, slices.Clone(b))
+	}
+	if err := <-sent; err != nil {
+		t.Fatal(err)
+	}
+	if got := fromPackets(t, packets...); text(got) != text(want) {
+		t.Errorf("%d events are not the %d that were sent", len(got), len(want))
+	}
+	_ = c.Close()
+
+	for options, words := range map[string]string{"?ca=" + cert: "certificate required", "": "unknown authority", "?server-name=b&ca=" + cert: "not b"} {
+		s := sink(options)
+		sent := write(s, want)
+		c := accept()
+		_ = c.(*tls.Conn).Handshake() // fails
+		var gone sync.WaitGroup
+		gone.Go(func() { // a collector that closes at once may cut off its own words
+			_, _ = io.Copy(io.Discard, c.(*tls.Conn).NetConn())
+			_ = c.Close()
+		})
+		err := <-sent
+		if err == nil { // TLS 1.3 tells it a little later
+			<-s.conn.done
+			err = s.Write(t.Context(), want)
+		}
+		if err == nil || !strings.Contains(err.Error(), words) {
+			t.Errorf("%q: error = %v, want %q", options, err, words)
+		}
+		gone.Wait()
 	}
 }

@@ -3,6 +3,7 @@ package sipgotap
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -201,5 +202,31 @@ func TestMessage_withoutCallIDMarksNothingElse(t *testing.T) {
 	tap.MessageBytes(nameless("one"), Mark{Scope: Dialog})
 	if got := drain(t, tap); len(got) != 1 || !bytes.Equal(got[0].Payload, nameless("one")) {
 		t.Errorf("%d events, want the one that was marked", len(got))
+	}
+}
+
+func TestMessage_theFirstMarkFindsWhatCameBefore(t *testing.T) {
+	tap := New(Options{})
+	id := func(i int) string { return fmt.Sprintf("call-%d", i) }
+	const old, late = 100, maxRead // so many are too old, and so many are not
+	tap.Log(id(old), "before")
+	for i := range old + late {
+		in(tap, request("OPTIONS", id(i), 1, 0))
+	}
+	tap.Log(id(old), "behind")
+	in(tap, request("BYE", id(old), 2, 0))
+	for _, i := range []int{0, old + 3, old + late - 1, old} {
+		tap.MessageBytes(request("OPTIONS", id(i), 1, 0), Mark{Scope: Dialog, Users: []string{id(i)}})
+	}
+	in(tap, request("BYE", id(0), 2, 0))
+	marked := make(map[string]int)
+	for _, e := range drain(t, tap) {
+		for _, user := range e.TracedUsers {
+			marked[user]++
+		}
+	}
+	// Of the first call only what came behind the mark; of the fourth the later line and BYE.
+	if want := map[string]int{id(0): 1, id(old + 3): 1, id(old + late - 1): 1, id(old): 2}; !maps.Equal(marked, want) {
+		t.Errorf("marked %v, want %v", marked, want)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/seed-452fa805/siptrace/pkg/trace"
+	"github.com/seed-452fa805/siptrace/pkg/trace/sipmsg"
 )
 
 const (
@@ -20,6 +21,10 @@ const (
 
 	// maxLook bounds how many messages a mark is compared with.
 	maxLook = 1024
+
+	// maxRead bounds how many messages the first mark of all has read, which
+	// whoever sends or receives waits for: two milliseconds of them.
+	maxRead = 4096
 )
 
 // A message is what somebody hands in. Its slices are the caller's.
@@ -33,8 +38,16 @@ type message struct {
 	payload     []byte
 	correlation []byte
 	keys        keys
+	unread      bool  // the keys are still to be found
 	own         *mark // of this message alone
 	explicit    bool  // traced though nobody marked it
+}
+
+// read finds the keys of a message, which is b.
+func (m *message) read(h hasher, b []byte) {
+	var scanned sipmsg.Message
+	sipmsg.Scan(&scanned, b)
+	m.keys, m.unread = h.keys(b, &scanned), false
 }
 
 // A record is a message in the buffer.
@@ -106,12 +119,35 @@ func (q *queue) put(m *message, now time.Duration) *record {
 	r.payload, r.correlation = nil, nil
 	r.marks[byItself] = m.own
 	q.write = pos + uint64(n+r.extra)
+	q.link(q.next)
 	q.next++
+	return r
+}
+
+// link makes a record the newest of its chain.
+func (q *queue) link(n uint64) {
+	r := q.at(n)
 	if key := r.keys.chain(); key != 0 {
 		head := &q.chains[key>>1%buckets] // the lowest bit is always set
-		r.prev, *head = *head, q.next
+		r.prev, *head = *head, n+1
 	}
-	return r
+}
+
+// readLatest finds the keys of the latest messages, so that marks find them.
+func (q *queue) readLatest(h hasher) {
+	from := q.taken
+	if q.next-from > maxRead {
+		from = q.next - maxRead
+	}
+	q.chains = [buckets]uint64{}
+	for n := from; n < q.next; n++ {
+		r := q.at(n)
+		if r.unread {
+			at := r.pos % uint64(len(q.ring))
+			r.read(h, q.ring[at:at+uint64(r.size)])
+		}
+		q.link(n)
+	}
 }
 
 // room returns where n bytes in one piece go.

@@ -12,9 +12,9 @@ const (
 	batchEvents = 256
 	batchBytes  = 256 << 10
 
-	// pause is how long Run gathers events at least, so that the sink gets
-	// more than one at a time.
-	pause = 5 * time.Millisecond
+	// pauses is how often Run looks for events while one waits for its marks:
+	// the sink gets more than one at a time, and the program few timers.
+	pauses = 8
 
 	firstRetry = 50 * time.Millisecond
 	lastRetry  = 2 * time.Second
@@ -54,7 +54,7 @@ func (t *Tap) Run(ctx context.Context, sink trace.Sink) error {
 
 // sleep waits for something to do.
 func (t *Tap) sleep(ctx context.Context, wait time.Duration) {
-	timer := time.NewTimer(max(wait, pause))
+	timer := time.NewTimer(max(wait, t.opts.Settle/pauses))
 	defer timer.Stop()
 	due := timer.C
 	if wait == 0 {

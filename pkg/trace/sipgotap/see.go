@@ -65,7 +65,8 @@ func (t *transport) learn(l *leg, via []byte) trace.Transport {
 	return t.said
 }
 
-// message takes a message that is whole, or cut.
+// message takes a message that is whole, or cut. Without m it is read when
+// somebody marks something.
 func (t *Tap) message(at time.Time, l *leg, b []byte, m *sipmsg.Message, cut bool) {
 	put := message{
 		at:        at,
@@ -75,7 +76,10 @@ func (t *Tap) message(at time.Time, l *leg, b []byte, m *sipmsg.Message, cut boo
 		src:       l.remote,
 		dst:       l.local,
 		payload:   b,
-		keys:      t.hash.keys(b, m),
+		unread:    m == nil,
+	}
+	if m != nil {
+		put.keys = t.hash.keys(b, m)
 	}
 	if l.direction == trace.Out {
 		put.src, put.dst = l.local, l.remote
@@ -88,7 +92,14 @@ func (t *Tap) message(at time.Time, l *leg, b []byte, m *sipmsg.Message, cut boo
 
 // datagram takes what came or went in one piece. It is a message, whatever is
 // wrong with it, unless it is a keep-alive.
+//
+// Reading a message costs most of what tracing costs, and it is for marks: as
+// long as there has been none the program is spared it.
 func (t *Tap) datagram(at time.Time, l *leg, b []byte, cut bool) {
+	if l.transport.known && !t.marking.Load() && len(b) > 0 && !isPadding(b[0]) && !isSTUN(b) {
+		t.message(at, l, b, nil, cut)
+		return
+	}
 	var m sipmsg.Message
 	sipmsg.Scan(&m, b)
 	if m.Flags.Has(sipmsg.KeepAlive) || isSTUN(b) {
@@ -109,6 +120,9 @@ func (t *Tap) put(m *message) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.count.Seen++
+	if m.unread && t.marking.Load() { // somebody has, meanwhile
+		m.read(t.hash, m.payload)
+	}
 	now := t.now()
 	switch {
 	case m.kind == trace.TypeLog && !m.src.IsValid():

@@ -61,6 +61,7 @@ type Tap struct {
 	started time.Time
 	wake    chan struct{} // size 1: there is something for Run
 	running atomic.Bool
+	marking atomic.Bool // messages are read as they come; changes once, with mu held
 
 	mu    sync.Mutex // held for moments: whoever sends or receives may wait for it
 	queue queue
@@ -86,7 +87,7 @@ type Tap struct {
 // Install on; what Run has not been started for waits in the buffer.
 func New(o Options) *Tap {
 	o = o.withDefaults()
-	return &Tap{
+	t := &Tap{
 		opts:    o,
 		log:     o.Log,
 		hash:    newHasher(),
@@ -101,6 +102,8 @@ func New(o Options) *Tap {
 		routes:  newRoutes(),
 		batch:   make([]trace.Event, 0, batchEvents),
 	}
+	t.marking.Store(o.Selective)
+	return t
 }
 
 // Stats are counted from New on. Always
@@ -154,6 +157,9 @@ func (t *Tap) MessageBytes(msg []byte, m Mark) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if !t.marking.Swap(true) {
+		t.queue.readLatest(t.hash)
+	}
 	now := t.now()
 	kept := t.marks.add(k[which], newMark(m, now), now)
 	t.queue.mark(k.chain(), which, k[which], kept)

@@ -350,6 +350,13 @@ func TestTap_seeingCostsNoAllocation(t *testing.T) {
 	if got := testing.AllocsPerRun(1000, see); got != 0 {
 		t.Errorf("%v allocations for two messages, want 0", got)
 	}
+	unmarked := New(Options{Buffer: minBuffer})
+	for range 4000 { // it is full, and nobody has marked anything
+		in(unmarked, invite)
+	}
+	if got := testing.AllocsPerRun(1000, func() { in(unmarked, invite) }); got != 0 {
+		t.Errorf("%v allocations for a message, want 0", got)
+	}
 }
 
 func BenchmarkTap(b *testing.B) {
