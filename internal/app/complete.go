@@ -72,7 +72,7 @@ func newCompletion(f *CompleteFlags) (*completion, error) {
 		c.own = append(c.own, o)
 	}
 	if f.Table != "" {
-		if err := store.CheckTable(f.Table); err != nil {
+		if err := store.CheckNewTable(f.Table); err != nil {
 			return nil, fmt.Errorf("--table: %w", err)
 		}
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/seed-452fa805/siptrace/internal/capture"
 	"github.com/seed-452fa805/siptrace/internal/listen"
 	"github.com/seed-452fa805/siptrace/internal/rules"
+	"github.com/seed-452fa805/siptrace/internal/telemetry"
 	"github.com/seed-452fa805/siptrace/pkg/trace"
 )
 
@@ -163,6 +164,10 @@ func TapModule(f TapFlags, conn bus.Options, streams bus.StreamConfig) fx.Option
 		fx.Supply(f, fx.Private),
 		connect(conn, streams),
 		fx.Provide(fx.Private, newGate, newRules, newEdges, newPublisher),
+		fx.Provide(fx.Annotate(
+			func(p *bus.Publisher) telemetry.Check { return telemetry.Check{Name: "stream", Func: p.Check} },
+			fx.ResultTags(`group:"checks"`),
+		)),
 		fx.Invoke(runTap, serveRPC),
 	)
 }

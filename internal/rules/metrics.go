@@ -1,6 +1,10 @@
 package rules
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // metrics count what rules do on a tap.
 type metrics struct {
@@ -32,7 +36,10 @@ func newMetrics(reg prometheus.Registerer, en *Engine) (*metrics, error) {
 		m.failed, m.cut,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "siptrace_tap_rules", Help: "Rules that count now.",
-		}, read(en.living)),
+		}, read(func() int {
+			en.endExpired(time.Now()) // no message may have come since
+			return en.living()
+		})),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "siptrace_tap_rules_ignored", Help: "Rules that are stored and are no good.",
 		}, read(func() int { return len(en.broken) })),

@@ -43,9 +43,9 @@ var ErrFrame = errors.New("bad frame")
 // AppendEvent appends e to dst as one HEP3 packet with siptrace's chunks, and
 // does not allocate when dst has room. A payload too long for HEP3 (65,535
 // bytes with everything) goes compressed, and only if that is still too long
-// cut and flagged [Truncated]; none comes back as an empty one. It fails for an event that HEP cannot carry at
-// all: a time outside 1970–2106, or names and users that leave no room. Then
-// dst comes back as it was.
+// cut and flagged [Truncated]; none comes back as an empty one. It fails for an
+// event that HEP cannot carry at all: a time outside 1970–2106, or names and
+// users that leave no room. Then dst comes back as it was.
 func AppendEvent(dst []byte, e *Event) ([]byte, error) {
 	start := len(dst)
 	var p hep.Packet
