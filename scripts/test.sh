@@ -10,6 +10,7 @@ sudo=""
 missing=()
 ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || command -v postgres >/dev/null || missing+=(postgresql)
 command -v kamailio >/dev/null || missing+=(kamailio)
+ls /usr/lib/*/kamailio/modules/db_postgres.so >/dev/null 2>&1 || missing+=(kamailio-postgres-modules)
 command -v sipp >/dev/null || missing+=(sip-tester)
 command -v tshark >/dev/null || missing+=(tshark)
 command -v gcc >/dev/null || missing+=(gcc libc6-dev) # the race detector wants cgo

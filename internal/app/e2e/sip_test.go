@@ -103,12 +103,19 @@ type proxy struct {
 // startProxy starts a proxy that reports to tap in a version of HEP.
 func startProxy(t *testing.T, version int, tap string) *proxy {
 	t.Helper()
-	p := &proxy{addr: freeUDP(t), answerer: freeUDP(t), ringer: freeUDP(t), optioneer: freeUDP(t)}
+	return startProxyAt(t, freeUDP(t), version, tap, "")
+}
+
+// startProxyAt starts a proxy at an address that reports to tap, and writes rows
+// of its own to a database unless that is "".
+func startProxyAt(t *testing.T, addr string, version int, tap, database string) *proxy {
+	t.Helper()
+	p := &proxy{addr: addr, answerer: freeUDP(t), ringer: freeUDP(t), optioneer: freeUDP(t)}
 	sipp(t, "uas_call.xml", p.answerer)
 	sipp(t, "uas_cancel.xml", p.ringer)
 	sipp(t, "uas_options.xml", p.optioneer)
 	p.process = kamailio(t, "siptrace.cfg", map[string]any{
-		"Listen": p.addr, "Version": version, "Tap": tap,
+		"Listen": p.addr, "Version": version, "Tap": tap, "Database": database,
 		"Answerer": p.answerer, "Ringer": p.ringer, "Pinged": p.optioneer,
 	})
 	p.awaitAnswer(t)

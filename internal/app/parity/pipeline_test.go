@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -302,6 +303,35 @@ func TestPipeline_handsDuplicatesOnAsTheyCame(t *testing.T) {
 		if !bytes.Equal(got[i], want[i]) {
 			t.Fatalf("duplicate %d:\ngot  %q\nwant %q", i, got[i], want[i])
 		}
+	}
+	var rows, told []row
+	for _, r := range b.rows(t, len(want), "sip_trace") {
+		rows = append(rows, row{Time: r.Time, Msg: r.Msg, Method: r.Method, FromIP: r.FromIP, ToIP: r.ToIP, Direction: r.Direction})
+	}
+	for _, d := range want {
+		told = append(told, toldBy(t, string(d)))
+	}
+	same(t, rows, told)
+}
+
+// xheaders are the five headers as Kamailio writes them.
+var xheaders = regexp.MustCompile("X-Siptrace-Fromip: (\\S+)\r\nX-Siptrace-Toip: (\\S+)\r\nX-Siptrace-Time: (\\d+) (\\d+)\r\nX-Siptrace-Method: (\\S+)\r\nX-Siptrace-Dir: (\\S+)\r\n")
+
+// toldBy is what the headers of a duplicate say of its row, found without
+// siptrace's own reader.
+func toldBy(t *testing.T, duplicate string) row {
+	t.Helper()
+	m := xheaders.FindStringSubmatch(duplicate)
+	if m == nil {
+		t.Fatalf("no headers in %q", duplicate)
+	}
+	var seconds, micros int64
+	if _, err := fmt.Sscan(m[3]+" "+m[4], &seconds, &micros); err != nil {
+		t.Fatal(err)
+	}
+	return row{
+		Time: time.Unix(seconds, micros*1000).UTC().Format("2006-01-02 15:04:05.000000"), Msg: strings.Replace(duplicate, m[0], "", 1),
+		Method: m[5], FromIP: m[1], ToIP: m[2], Direction: m[6],
 	}
 }
 
