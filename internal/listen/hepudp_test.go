@@ -127,7 +127,7 @@ func TestHEPUDP_takesHostilePacketsOneByOne(t *testing.T) {
 	}
 	s := listenUDP(t, HEPOptions{})
 	in := newInbox()
-	start(t, s, in)
+	stop := start(t, s, in)
 	conn := dial(t, s)
 	want := map[drop]int{}
 	names := []string{"first"}
@@ -140,6 +140,7 @@ func TestHEPUDP_takesHostilePacketsOneByOne(t *testing.T) {
 	if got := payloads(in.wait(t, len(bad)+1)); got != strings.Join(names, " ") {
 		t.Errorf("the good ones are %q, want %q", got, names)
 	}
+	stop() // what the sink has taken is counted when it has taken it
 	wantDropped(t, s.count, want)
 	if n := int(testutil.ToFloat64(s.count.packets)); n != 2*len(bad)+1 {
 		t.Errorf("%d packets counted, want %d", n, 2*len(bad)+1)

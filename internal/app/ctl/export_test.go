@@ -249,7 +249,7 @@ func TestImport_isTheSameAsAnotherTime(t *testing.T) {
 	b := newBed(t)
 	dir := t.TempDir()
 	pcap := filepath.Join(dir, "x.pcap")
-	events := []trace.Event{captured("a", "INVITE", 0), captured("b", "INVITE", 1)}
+	events := []trace.Event{captured("a", "INVITE", 0), captured("b", "INVITE", time.Millisecond)}
 	b.publish(t, events...)
 	b.must(t, "replay", "--to", "pcap:"+pcap)
 	other := newBed(t)

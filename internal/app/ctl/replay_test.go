@@ -298,7 +298,7 @@ func TestReplay_saysWhatItDid(t *testing.T) {
 func TestReplay_putsEverythingInAnotherTable(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, db kindOfDatabase) {
 		b := newBed(t)
-		b.publish(t, captured("a", "INVITE", 0), captured("b", "INVITE", 1, func(e *trace.Event) { e.Table = "elsewhere" }))
+		b.publish(t, captured("a", "INVITE", 0), captured("b", "INVITE", time.Millisecond, func(e *trace.Event) { e.Table = "elsewhere" }))
 		code, _, said := b.ctl(t, "replay", "--to", db.url, "--table", "lab")
 		if code != 1 || !strings.Contains(said, "--create-tables makes lab") {
 			t.Errorf("a table that is missing: exit %d, said %s", code, said)
@@ -315,7 +315,7 @@ func TestReplay_putsEverythingInAnotherTable(t *testing.T) {
 
 func TestReplay_tellsWhatIsRefused(t *testing.T) {
 	b := newBed(t)
-	b.publish(t, captured("a", "INVITE", 0), captured("b", "INVITE", 1, func(e *trace.Event) { e.Table = "missing" }), captured("c", "INVITE", 2))
+	b.publish(t, captured("a", "INVITE", 0), captured("b", "INVITE", time.Millisecond, func(e *trace.Event) { e.Table = "missing" }), captured("c", "INVITE", 2*time.Millisecond))
 	url := "sqlite:" + filepath.Join(t.TempDir(), "x.db")
 	code, _, said := b.ctl(t, "replay", "--to", url)
 	if code != 1 {

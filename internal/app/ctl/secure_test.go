@@ -145,7 +145,7 @@ func TestPrograms_areLetInByTheirFlags(t *testing.T) {
 	p := newPapers(t)
 	t.Setenv("SIPTRACE_NATS_CERT", p.cert)
 	t.Setenv("SIPTRACE_NATS_KEY", p.key)
-	for _, user := range []string{"ADMIN", "CTL", "TAP", "DB_WRITER", "FORWARDER", "SYS"} {
+	for _, user := range []string{"ADMIN", "CTL", "TAP", "DB_WRITER", "FORWARDER", "REPLAY", "SYS"} {
 		t.Setenv("SIPTRACE_PASSWORD_"+user, "secret")
 	}
 	o, err := server.ProcessConfigFile(filepath.Join("..", "..", "..", "deploy", "nats", "nats-server.conf"))
