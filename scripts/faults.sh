@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Kills, stops, freezes and fills up every part under a steady load, counts
-# events by id at both ends, and prints one table. It needs PostgreSQL
-# installed, not running; as root it also fills a small disk.
+# Kills, stops, freezes, cuts off and fills up every part under a steady load,
+# counts events by id at both ends, and prints one table; its progress goes to
+# standard error. It takes half an hour on an otherwise idle machine, needs
+# PostgreSQL installed, not running, and as root also fills a small disk.
 #
 #   RATE=2000 SECONDS_EACH=20 make faults    less load, for a shorter time
 #   RUN=PostgreSQL make faults               only faults of that name
@@ -12,9 +13,9 @@ table=$(mktemp)
 trap 'rm -f "$table"' EXIT
 
 status=0
-SIPTRACE_FAULTS=full SIPTRACE_FAULTS_TABLE=$table \
+SIPTRACE_TEST_POSTGRES=require SIPTRACE_FAULTS=full SIPTRACE_FAULTS_TABLE=$table \
 	SIPTRACE_FAULTS_RATE=${RATE:-10000} SIPTRACE_FAULTS_SECONDS=${SECONDS_EACH:-60} \
-	go test -count=1 -timeout 2h -run "TestFaults_.*${RUN:-}" ./internal/app/e2e >&2 || status=$?
+	go test -v -count=1 -timeout 2h -run "TestFaults_.*${RUN:-}" ./internal/app/e2e >&2 || status=$?
 
 {
 	printf 'FAULT\tWHAT HAPPENED\tSENT\tSTORED\tLOST\tDOUBLE\tCAUGHT UP (s)\n'

@@ -14,9 +14,9 @@ import (
 	"github.com/seed-452fa805/siptrace/pkg/trace"
 )
 
-// frameIDs are the events in a message of the stream. It is read here and not
+// frameEvents are the events in a message of the stream. It is read here and not
 // by the bus, for the bus is what is tested.
-func frameIDs(header nats.Header, body []byte) ([]trace.ID, error) {
+func frameEvents(header nats.Header, body []byte) ([]trace.Event, error) {
 	if header.Get(bus.HeaderEncoding) == "s2" {
 		var err error
 		if body, err = s2.Decode(nil, body); err != nil {
@@ -24,7 +24,12 @@ func frameIDs(header nats.Header, body []byte) ([]trace.ID, error) {
 		}
 	}
 	var d trace.FrameDecoder
-	events, err := d.Decode(body)
+	return d.Decode(body)
+}
+
+// frameIDs are the ids of the events in a message of the stream.
+func frameIDs(header nats.Header, body []byte) ([]trace.ID, error) {
+	events, err := frameEvents(header, body)
 	if err != nil {
 		return nil, err
 	}
@@ -38,32 +43,61 @@ func frameIDs(header nats.Header, body []byte) ([]trace.ID, error) {
 // streamed counts the events that are in the stream.
 func streamed(t *testing.T, n natsBox) map[trace.ID]int {
 	t.Helper()
+	times := make(map[trace.ID]int)
+	eachStreamed(t, n, func(e *trace.Event) { times[e.ID]++ })
+	return times
+}
+
+// eachStreamed calls do for every event of the stream. A server that is just
+// finding its place in a cluster may have to be asked again.
+func eachStreamed(t *testing.T, n natsBox, do func(*trace.Event)) {
+	t.Helper()
 	js := jetStream(t, n)
 	last := streamState(t.Context(), t, js).LastSeq
-	cons, err := js.OrderedConsumer(t.Context(), bus.StreamName, jetstream.OrderedConsumerConfig{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	times := make(map[trace.ID]int)
+	deadline := time.Now().Add(patience)
 	for seq := uint64(0); seq < last; {
-		msg, err := cons.Next(jetstream.FetchMaxWait(10 * time.Second))
-		if err != nil {
-			t.Fatalf("frame behind %d of %d: %v", seq, last, err)
+		read, err := readFrames(t, js, seq, last, do)
+		if err != nil && time.Now().After(deadline) {
+			t.Fatalf("frame behind %d of %d: %v", read, last, err)
 		}
-		md, err := msg.Metadata()
+		seq = read
+	}
+}
+
+// readFrames calls do for the events in the frames behind one, and returns up to
+// which frame it has come.
+func readFrames(t *testing.T, js jetstream.JetStream, seq, last uint64, do func(*trace.Event)) (uint64, error) {
+	t.Helper()
+	cons, err := js.OrderedConsumer(t.Context(), bus.StreamName, jetstream.OrderedConsumerConfig{
+		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: seq + 1,
+	})
+	if err != nil {
+		return seq, err
+	}
+	for seq < last {
+		batch, err := cons.Fetch(int(min(last-seq, 500)), jetstream.FetchMaxWait(5*time.Second))
 		if err != nil {
-			t.Fatal(err)
+			return seq, err
 		}
-		seq = md.Sequence.Stream
-		ids, err := frameIDs(msg.Headers(), msg.Data())
-		if err != nil {
-			t.Fatalf("frame %d: %v", seq, err)
+		for msg := range batch.Messages() {
+			md, err := msg.Metadata()
+			if err != nil {
+				t.Fatal(err)
+			}
+			seq = md.Sequence.Stream
+			events, err := frameEvents(msg.Headers(), msg.Data())
+			if err != nil {
+				t.Fatalf("frame %d: %v", seq, err)
+			}
+			for i := range events {
+				do(&events[i])
+			}
 		}
-		for _, id := range ids {
-			times[id]++
+		if err := batch.Error(); err != nil {
+			return seq, err
 		}
 	}
-	return times
+	return seq, nil
 }
 
 // ids counts the rows of each event.

@@ -27,6 +27,7 @@ type load struct {
 	mu     sync.Mutex
 	sent   map[trace.ID]bool
 	newest trace.ID
+	bytes  int // of all that were sent
 	breaks int // connections that broke
 }
 
@@ -46,17 +47,35 @@ func startLoad(t *testing.T, addr string, rate int) *load {
 	return l
 }
 
+// quantum is how often a load sends what is due.
+const quantum = 5 * time.Millisecond
+
+// A pace says how much is due.
+type pace struct {
+	rate  int
+	begun time.Time
+	n     int
+}
+
+func newPace(rate int) *pace { return &pace{rate: rate, begun: time.Now()} }
+
+// due is how many are to be sent now: after a pause four times as many as usual.
+func (p *pace) due() int {
+	due := int(time.Since(p.begun).Seconds()*float64(p.rate)) - p.n
+	due = min(due, 4*int(quantum.Seconds()*float64(p.rate)))
+	p.n += due
+	return due
+}
+
 // run sends what is due each few milliseconds.
 func (l *load) run(traffic *bench.Traffic) {
-	const quantum = 5 * time.Millisecond
 	tick := time.NewTicker(quantum)
 	defer tick.Stop()
 	var (
 		conn  net.Conn
 		names trace.Names
 		dec   hep.Decoder
-		begun = time.Now()
-		n     int
+		pace  = newPace(l.rate)
 		b     []byte
 		ids   []trace.ID
 	)
@@ -71,10 +90,8 @@ func (l *load) run(traffic *bench.Traffic) {
 			return
 		case <-tick.C:
 		}
-		due := int(time.Since(begun).Seconds() * float64(l.rate))
-		due = min(due, n+4*l.rate/200) // after a pause: four times as fast
 		b, ids = b[:0], ids[:0]
-		for ; n < due; n++ {
+		for range pace.due() {
 			from := len(b)
 			b = traffic.Append(b, time.Now())
 			ids = append(ids, l.identify(&dec, &names, b[from:]))
@@ -82,7 +99,7 @@ func (l *load) run(traffic *bench.Traffic) {
 		if conn = l.write(conn, b); conn == nil {
 			return
 		}
-		l.note(ids)
+		l.note(ids, len(b))
 	}
 }
 
@@ -125,7 +142,7 @@ func (l *load) write(conn net.Conn, b []byte) net.Conn {
 	}
 }
 
-func (l *load) note(ids []trace.ID) {
+func (l *load) note(ids []trace.ID, bytes int) {
 	if len(ids) == 0 {
 		return
 	}
@@ -138,6 +155,7 @@ func (l *load) note(ids []trace.ID) {
 		l.sent[id] = true
 	}
 	l.newest = ids[len(ids)-1]
+	l.bytes += bytes
 }
 
 // mark returns an event that is sent after now.
@@ -157,6 +175,20 @@ func (l *load) last() trace.ID {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.newest
+}
+
+// count is how many were sent.
+func (l *load) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.sent)
+}
+
+// broken is how many connections broke.
+func (l *load) broken() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.breaks
 }
 
 // halt ends the load.

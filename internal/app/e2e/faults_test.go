@@ -2,7 +2,7 @@ package e2e
 
 import (
 	"context"
-	"fmt"
+	"maps"
 	"os"
 	"strconv"
 	"strings"
@@ -44,34 +44,45 @@ type scale struct {
 	lead     time.Duration // before the fault
 	dbAway   time.Duration
 	dbFrozen time.Duration
-	natsAway time.Duration
+	away     time.Duration // NATS, or a collector
 	patience time.Duration // until all is stored
 }
 
 func faultScale() scale {
 	if fullFaults() {
 		return scale{
-			rate: setting(rateEnv, 10_000), load: time.Duration(setting(secondsEnv, 60)) * time.Second, lead: 10 * time.Second, dbAway: 10 * time.Second, dbFrozen: 20 * time.Second,
-			natsAway: time.Minute, patience: 5 * time.Minute,
+			rate: setting(rateEnv, 10_000), load: time.Duration(setting(secondsEnv, 60)) * time.Second, lead: 10 * time.Second,
+			dbAway: 10 * time.Second, dbFrozen: 20 * time.Second, away: time.Minute, patience: 5 * time.Minute,
 		}
 	}
 	return scale{
-		rate: 2000, load: 2 * time.Second, lead: 500 * time.Millisecond, dbAway: time.Second, dbFrozen: time.Second,
-		natsAway: 5 * time.Second, patience: patience,
+		rate: 1000, load: 1500 * time.Millisecond, lead: 300 * time.Millisecond,
+		dbAway: time.Second, dbFrozen: time.Second, away: 2 * time.Second, patience: patience,
+	}
+}
+
+// brief lets trials of the short form, which wait more than they work, run
+// beside each other. Those of the long form have the machine to themselves.
+func brief(t *testing.T) {
+	t.Helper()
+	if !fullFaults() {
+		t.Parallel()
 	}
 }
 
 // A trial is one fault: a tap under load, the stream and a database behind it.
 type trial struct {
 	*testing.T
-	scale scale
-	fault string // what is done
-	nats  natsBox
-	db    *db
-	tap   *process
-	args  []string // of the tap
-	addr  string   // where the tap listens
-	*load
+	scale  scale
+	fault  string // what is done
+	nats   natsBox
+	db     *db
+	tap    *process
+	args   []string // of the tap
+	addr   string   // where the tap listens
+	*load           // over HEP
+	alone  bool     // all of the load comes over HEP
+	inner  *inside  // else half of it comes from a program that is traced from inside
 	began  time.Time
 	back   time.Duration // from the cure until what was sent behind it is stored,
 	caught time.Duration // and until all that was sent before is
@@ -80,9 +91,9 @@ type trial struct {
 // A natsBox is a NATS server somewhere.
 type natsBox interface{ url() string }
 
-// try starts a tap and sees to it that there is a stream. In the short form
-// what a worker, or a broken connection, has swallowed comes again after two
-// seconds and not after a minute.
+// try starts a tap, without a spool unless the arguments say where, and sees to
+// it that there is a stream. In the short form what a worker has swallowed comes
+// again after two seconds and not as late as usual.
 func try(t *testing.T, fault string, nats natsBox, d *db, tapArgs ...string) *trial {
 	t.Helper()
 	tr := &trial{T: t, scale: faultScale(), fault: fault, nats: nats, db: d, addr: freeTCP(t)}
@@ -105,17 +116,31 @@ func try(t *testing.T, fault string, nats natsBox, d *db, tapArgs ...string) *tr
 	return tr
 }
 
+// flood makes the load one that fills small things in seconds.
+func (tr *trial) flood() { tr.scale.rate = max(tr.scale.rate, 2000) }
+
 // startWriter starts a db-writer as operators do.
 func (tr *trial) startWriter() *process {
 	tr.Helper()
-	return program(tr.T, "db-writer", "--nats", tr.nats.url(), "--store", tr.db.url, "--http", loopback+":0")
+	return tr.startWriterTo(tr.db.url)
+}
+
+// startWriterTo starts a db-writer that has the database at another address.
+func (tr *trial) startWriterTo(url string) *process {
+	tr.Helper()
+	return program(tr.T, "db-writer", "--nats", tr.nats.url(), "--store", url, "--http", loopback+":0")
 }
 
 // begin starts the load. When it returns, all has been going well for the lead.
 func (tr *trial) begin() {
 	tr.Helper()
 	tr.began = time.Now()
-	tr.load = startLoad(tr.T, tr.addr, tr.scale.rate)
+	rate := tr.scale.rate
+	if !tr.alone {
+		rate /= 2
+		tr.inner = startInside(tr.T, tr.nats.url(), rate)
+	}
+	tr.load = startLoad(tr.T, tr.addr, rate)
 	first := tr.mark()
 	if tr.db != nil {
 		tr.await("the first event is stored", func(ctx context.Context) bool { return tr.stored(ctx, first) })
@@ -171,27 +196,47 @@ func (tr *trial) cure() {
 	tr.Helper()
 	cured := time.Now()
 	tr.db.disconnect()
+	spoken := tr.inner.seen()
 	mark, marked := tr.mark(), time.Now()
 	tr.await("what was sent after the fault is stored", func(ctx context.Context) bool {
-		if time.Since(marked) > 5*time.Second { // a full buffer may have dropped that one
+		if time.Since(marked) > time.Second { // a full buffer may have dropped that one
 			mark, marked = tr.mark(), time.Now()
 		}
 		return tr.stored(ctx, mark)
 	})
 	tr.back = time.Since(cured)
+	tr.await("what was held before the stream is in it", func(context.Context) bool { return tr.drained(spoken) })
+	tr.settled()
+	tr.caught = time.Since(cured)
+}
+
+// drained reports whether what the tap keeps on disk is in the stream, and so
+// many events of the program that is traced from inside.
+func (tr *trial) drained(inner uint64) bool {
+	tr.Helper()
+	const left = "siptrace_tap_spool_frames"
+	if tr.tap.metrics(tr.T)[left] != nil && tr.tap.metric(tr.T, left) > 0 {
+		return false
+	}
+	return tr.inner.written() >= inner
+}
+
+// settled waits until what is in the stream now is settled by the writers.
+func (tr *trial) settled() {
+	tr.Helper()
 	js := jetStream(tr.T, tr.nats)
 	behind := uint64(0)
-	tr.await("what was sent before is settled", func(ctx context.Context) bool {
-		c, err := js.Consumer(ctx, bus.StreamName, "db-writer")
-		if err != nil {
-			return false
-		}
+	tr.await("what is in the stream is settled", func(ctx context.Context) bool {
 		if behind == 0 {
-			behind = streamState(ctx, tr.T, js).LastSeq
+			s, err := js.Stream(ctx, bus.StreamName)
+			if err != nil {
+				return false
+			}
+			behind = s.CachedInfo().State.LastSeq
 		}
-		return c.CachedInfo().AckFloor.Stream >= behind
+		c, err := js.Consumer(ctx, bus.StreamName, "db-writer")
+		return err == nil && c.CachedInfo().AckFloor.Stream >= behind
 	})
-	tr.caught = time.Since(cured)
 }
 
 // finish ends the load when it has lasted long enough and waits until all of
@@ -204,103 +249,27 @@ func (tr *trial) finish() {
 	tr.halt()
 	last := tr.last()
 	tr.await("the last event is stored", func(ctx context.Context) bool { return tr.stored(ctx, last) })
-	js := jetStream(tr.T, tr.nats)
-	tr.await("all of the stream is settled", func(ctx context.Context) bool {
-		c, err := js.Consumer(ctx, bus.StreamName, "db-writer")
-		if err != nil {
-			return false
-		}
-		info := c.CachedInfo()
-		return info.NumPending == 0 && info.NumAckPending == 0
+	tr.settled()
+}
+
+// halt ends the load, and returns when no program holds anything of it but the
+// tap.
+func (tr *trial) halt() {
+	tr.Helper()
+	tr.load.halt()
+	tr.inner.halt()
+	tr.await("the program traced from inside has published all", func(context.Context) bool {
+		return tr.inner.written() == tr.inner.seen()
 	})
 }
 
-// An outcome is what a fault came to, in events.
-type outcome struct {
-	what           string // what happened to the events
-	sent           int
-	stream, stored int // different events
-	before         int // sent and not in the stream
-	after          int // in the stream and not stored
-	double         int // rows, or deliveries, too many
-	strange        int // stored and never sent
-}
-
-// census compares the ids at the sender, in the stream and in the database.
-func (tr *trial) census() outcome {
+// ids are all events that were sent. It ends the load.
+func (tr *trial) ids() map[trace.ID]bool {
 	tr.Helper()
-	return tally(tr.ids(), streamed(tr.T, tr.nats), tr.db.ids(tr.T))
-}
-
-// tally compares what was sent, what is in the stream and what has arrived.
-func tally(sent map[trace.ID]bool, stream, arrived map[trace.ID]int) outcome {
-	o := outcome{sent: len(sent), stream: len(stream), stored: len(arrived)}
-	for id := range sent {
-		if stream[id] == 0 {
-			o.before++
-		}
-	}
-	for id := range stream {
-		if arrived[id] == 0 {
-			o.after++
-		}
-	}
-	for id, n := range arrived {
-		o.double += n - 1
-		if !sent[id] {
-			o.strange++
-		}
-	}
-	return o
-}
-
-// exact fails the test unless what is in the stream is stored, each event once.
-func (tr *trial) exact(o outcome) {
-	tr.Helper()
-	if o.after > 0 || o.double > 0 || o.strange > 0 {
-		tr.Errorf("%s: of %d events in the stream %d are missing, %d stored more than once, %d stored that were not sent",
-			tr.fault, o.stream, o.after, o.double, o.strange)
-	}
-}
-
-// lossless fails the test unless all that was sent is stored, each event once.
-func (tr *trial) lossless(o outcome) {
-	tr.Helper()
-	tr.exact(o)
-	if o.before > 0 {
-		tr.Errorf("%s: %d of %d events did not get into the stream", tr.fault, o.before, o.sent)
-	}
-}
-
-// report adds the outcome to the table.
-func (tr *trial) report(o outcome, format string, args ...any) {
-	tr.Helper()
-	o.what = fmt.Sprintf(format, args...)
-	caught := "-"
-	if tr.caught > 0 {
-		caught = fmt.Sprintf("%.1f", tr.caught.Seconds())
-	}
-	if tr.caught > tr.back+5*time.Second { // a few frames had to wait for AckWait
-		caught = fmt.Sprintf("%.1f, the last %.1f", tr.back.Seconds(), tr.caught.Seconds())
-	}
-	lost := fmt.Sprint(o.before + o.after)
-	if o.before > 0 {
-		lost += fmt.Sprintf(" (%d before the stream)", o.before)
-	}
-	line := strings.Join([]string{tr.fault, o.what, fmt.Sprint(o.sent), fmt.Sprint(o.stored), lost, fmt.Sprint(o.double), caught}, "\t")
-	tr.Log(strings.ReplaceAll(line, "\t", " | "))
-	path := os.Getenv(tableEnv)
-	if path == "" {
-		return
-	}
-	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
-	if err != nil {
-		tr.Fatal(err)
-	}
-	defer f.Close()
-	if _, err := fmt.Fprintln(f, line); err != nil {
-		tr.Fatal(err)
-	}
+	tr.halt()
+	all := maps.Clone(tr.load.ids())
+	maps.Copy(all, tr.inner.all())
+	return all
 }
 
 // jetStream is a server's JetStream, as an administrator sees it.

@@ -9,8 +9,12 @@ import (
 )
 
 // TestMain builds the programs, with the race detector, before any test runs.
-// A test that kills a NATS server has this binary run it, as a process of its own.
+// A test that kills a NATS server, or a program that is traced from inside, has
+// this binary run it, as a process of its own.
 func TestMain(m *testing.M) {
+	if to := os.Getenv(insideTo); to != "" {
+		os.Exit(serveInside(os.Getenv(insideNATS), to, os.Getenv(insideRate)))
+	}
 	if dir := os.Getenv(natsDir); dir != "" {
 		os.Exit(serveNATS(dir, os.Getenv(natsListen)))
 	}

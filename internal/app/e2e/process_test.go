@@ -124,6 +124,24 @@ func (p *process) wait(t *testing.T) int {
 	return p.cmd.ProcessState.ExitCode()
 }
 
+// kill ends the process without asking it.
+func (p *process) kill(t *testing.T) {
+	t.Helper()
+	p.signal(t, syscall.SIGKILL)
+	p.wait(t)
+}
+
+// says waits until the process has written a text to its standard output.
+func (p *process) says(t *testing.T, text string) {
+	t.Helper()
+	eventually(t, p.name+" says "+text, func() bool {
+		if !p.alive() {
+			t.Fatalf("%s has ended and did not say %q", p.name, text)
+		}
+		return strings.Contains(p.out.String(), text)
+	})
+}
+
 // stop asks the process to end; it has to do so with exit code 0.
 func (p *process) stop(t *testing.T) {
 	t.Helper()
@@ -193,7 +211,8 @@ func run(t *testing.T, stdin, name string, args ...string) result {
 
 func runWith(t *testing.T, env []string, stdin, name string, args ...string) result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	limit := faultScale().patience
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, filepath.Join(programsDir, name), args...)
 	cmd.Env = env
@@ -208,7 +227,7 @@ func runWith(t *testing.T, env []string, stdin, name string, args ...string) res
 		t.Fatalf("%s %s: %v", name, strings.Join(args, " "), err)
 	}
 	if ctx.Err() != nil {
-		t.Fatalf("%s %s: not done within %v\n%s", name, strings.Join(args, " "), patience, last(errs.String()))
+		t.Fatalf("%s %s: not done within %v\n%s", name, strings.Join(args, " "), limit, last(errs.String()))
 	}
 	if strings.Contains(errs.String(), "WARNING: DATA RACE") {
 		t.Errorf("%s has a data race:\n%s", name, errs.String())
