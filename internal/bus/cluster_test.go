@@ -63,7 +63,7 @@ func startCluster(t *testing.T) *cluster {
 	for i, name := range []string{"n1", "n2", "n3"} {
 		dir := t.TempDir()
 		file := filepath.Join(dir, "nats-server.conf")
-		text := fmt.Sprintf("server_name: %s\nlisten: %q\njetstream { store_dir: %q }\n"+
+		text := fmt.Sprintf("server_name: %s\nlisten: %q\njetstream { store_dir: %q, max_file: 4GB }\n"+
 			"cluster { name: test, listen: %q, routes: [ \"nats://%s\" ] }\n",
 			name, clients[i], dir, routes[i], strings.Join(routes, `", "nats://`))
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {

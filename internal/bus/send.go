@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	ackTimeout = 10 * time.Second // a lost acknowledgement must not hold its slot for ever
+	ackTimeout = 5 * time.Second // a lost acknowledgement must not hold its slot for ever
 	minBackoff = 20 * time.Millisecond
 	maxBackoff = 2 * time.Second
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -188,9 +189,10 @@ func (c *Conn) shrink(ctx context.Context, made []jetstream.StreamConfig, size i
 	return nil
 }
 
-// noRoom reports that the server has not enough storage left for a stream.
+// noRoom reports that the server, or too many of a cluster, have not enough
+// storage left for a stream.
 func noRoom(err error) bool {
-	const insufficientResources, storageExceeded, memoryExceeded = 10023, 10047, 10028
+	const noPeers, insufficientResources, storageExceeded, memoryExceeded = 10005, 10023, 10047, 10028
 	var api *jetstream.APIError
 	if !errors.As(err, &api) {
 		return false
@@ -198,6 +200,8 @@ func noRoom(err error) bool {
 	switch api.ErrorCode {
 	case insufficientResources, storageExceeded, memoryExceeded:
 		return true
+	case noPeers:
+		return strings.Contains(api.Description, "insufficient storage")
 	}
 	return false
 }
