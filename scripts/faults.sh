@@ -17,6 +17,12 @@ SIPTRACE_TEST_POSTGRES=require SIPTRACE_FAULTS=full SIPTRACE_FAULTS_TABLE=$table
 	SIPTRACE_FAULTS_RATE=${RATE:-10000} SIPTRACE_FAULTS_SECONDS=${SECONDS_EACH:-60} \
 	go test -v -count=1 -timeout 2h -run "TestFaults_.*${RUN:-}" ./internal/app/e2e >&2 || status=$?
 
+if [ ! -s "$table" ] && [ "$status" = 0 ]; then
+	echo "no fault of the name ${RUN:-}; they are:" >&2
+	go test -list 'TestFaults_' ./internal/app/e2e | sed -n 's/^TestFaults_/  /p' >&2
+	exit 1
+fi
+
 {
 	printf 'FAULT\tWHAT HAPPENED\tSENT\tSTORED\tLOST\tDOUBLE\tCAUGHT UP (s)\n'
 	cat "$table"
