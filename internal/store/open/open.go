@@ -7,6 +7,7 @@ package open
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -73,6 +74,9 @@ func split(url string) (scheme, rest string) {
 func unknown(scheme string) error {
 	if strings.IndexFunc(scheme, func(r rune) bool { return r < 'a' || r > 'z' }) >= 0 {
 		scheme = "" // something else than a URL
+	}
+	if scheme == "" {
+		return errors.New("store: this is no URL; use postgres://USER@HOST/DATABASE, or sqlite:FILE for a file")
 	}
 	return fmt.Errorf("store %q: no such kind of database; use postgres://USER@HOST/DATABASE or sqlite:FILE", scheme)
 }
