@@ -9,27 +9,15 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/seed-452fa805/siptrace/internal/store/storetest"
 )
 
-// kamailioSchema is what Kamailio's own scripts make for siptrace.
-const kamailioSchema = `
+// kamailioVersions is the table that Kamailio's own scripts make beside each of
+// theirs, and that it reads before it writes.
+const kamailioVersions = `
 CREATE TABLE version (id SERIAL PRIMARY KEY, table_name VARCHAR(32) NOT NULL UNIQUE, table_version INTEGER DEFAULT 0 NOT NULL);
-INSERT INTO version (table_name, table_version) VALUES ('sip_trace', 4);
-CREATE TABLE sip_trace (
-    id SERIAL PRIMARY KEY NOT NULL,
-    time_stamp TIMESTAMP WITHOUT TIME ZONE DEFAULT '2000-01-01 00:00:01' NOT NULL,
-    time_us INTEGER DEFAULT 0 NOT NULL,
-    callid VARCHAR(255) DEFAULT '' NOT NULL,
-    traced_user VARCHAR(255) DEFAULT '' NOT NULL,
-    msg TEXT NOT NULL,
-    method VARCHAR(50) DEFAULT '' NOT NULL,
-    status VARCHAR(255) DEFAULT '' NOT NULL,
-    fromip VARCHAR(64) DEFAULT '' NOT NULL,
-    toip VARCHAR(64) DEFAULT '' NOT NULL,
-    fromtag VARCHAR(128) DEFAULT '' NOT NULL,
-    totag VARCHAR(128) DEFAULT '' NOT NULL,
-    direction VARCHAR(4) DEFAULT '' NOT NULL
-)`
+INSERT INTO version (table_name, table_version) VALUES ('sip_trace', 4);`
 
 // needKamailioPostgres ends the test where Kamailio cannot write to PostgreSQL.
 func needKamailioPostgres(t *testing.T) {
@@ -90,7 +78,7 @@ func kamailioURL(t *testing.T, address string) string {
 func TestPipeline_writesTheRowsThatKamailioWrites(t *testing.T) {
 	needKamailioPostgres(t)
 	theirs, ours := database(t), database(t)
-	execute(t, theirs.url, kamailioSchema)
+	execute(t, theirs.url, kamailioVersions+storetest.KamailioTable)
 	nats := startNATS(t)
 	tapAddr, proxyAddr := freeUDP(t), freeUDP(t)
 	wire := newRelay(t, tapAddr)

@@ -18,6 +18,7 @@ import (
 	"github.com/seed-452fa805/siptrace/internal/pgserver"
 	"github.com/seed-452fa805/siptrace/internal/store"
 	"github.com/seed-452fa805/siptrace/internal/store/open"
+	"github.com/seed-452fa805/siptrace/internal/store/storetest"
 	"github.com/seed-452fa805/siptrace/pkg/trace"
 )
 
@@ -69,24 +70,6 @@ func TestRows_areKamailios(t *testing.T) {
 	}
 }
 
-// kamailioTable is what Kamailio's own script makes.
-const kamailioTable = `
-CREATE TABLE sip_trace (
-    id SERIAL PRIMARY KEY NOT NULL,
-    time_stamp TIMESTAMP WITHOUT TIME ZONE DEFAULT '2000-01-01 00:00:01' NOT NULL,
-    time_us INTEGER DEFAULT 0 NOT NULL,
-    callid VARCHAR(255) DEFAULT '' NOT NULL,
-    traced_user VARCHAR(255) DEFAULT '' NOT NULL,
-    msg TEXT NOT NULL,
-    method VARCHAR(50) DEFAULT '' NOT NULL,
-    status VARCHAR(255) DEFAULT '' NOT NULL,
-    fromip VARCHAR(64) DEFAULT '' NOT NULL,
-    toip VARCHAR(64) DEFAULT '' NOT NULL,
-    fromtag VARCHAR(128) DEFAULT '' NOT NULL,
-    totag VARCHAR(128) DEFAULT '' NOT NULL,
-    direction VARCHAR(4) DEFAULT '' NOT NULL
-)`
-
 // Whoever has Kamailio's table and queries made for it keeps them: the columns
 // are read as any client of the database reads them.
 func TestRows_areKamailiosInKamailiosOwnTable(t *testing.T) {
@@ -98,7 +81,7 @@ func TestRows_areKamailiosInKamailiosOwnTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close(t.Context())
-	if _, err := c.Exec(t.Context(), kamailioTable); err != nil {
+	if _, err := c.Exec(t.Context(), storetest.KamailioTable); err != nil {
 		t.Fatal(err)
 	}
 	s, err := open.Writer(t.Context(), address, store.Options{NoSchema: true, Connections: 1})
