@@ -35,6 +35,7 @@ type file struct {
 	path string
 	entry
 	next uint64   // the record to hand out next
+	told bool     // that it is damaged
 	db   *bolt.DB // nil while nobody needs it
 }
 
@@ -188,7 +189,7 @@ func (f *file) open() error {
 
 // read gives yield every record from f.next on, until it returns false or the
 // file ends. A record whose checksum is wrong is left out. The error says that
-// the rest cannot be read.
+// there was such a record, or that the rest cannot be read.
 func (f *file) read(yield func(kept) bool) error {
 	if err := f.open(); err != nil {
 		return err
@@ -199,11 +200,22 @@ func (f *file) read(yield func(kept) bool) error {
 			if b == nil {
 				return nil // its writer was killed before it had written anything
 			}
+			next, broken := f.next, false
 			c := b.Cursor()
 			for k, v := c.Seek(key(f.next)); k != nil; k, v = c.Next() {
-				if r, ok := parseValue(k, v); ok && !yield(r) {
-					return nil
+				r, ok := parseValue(k, v)
+				if !ok {
+					broken = true
+					continue
 				}
+				broken = broken || r.seq != next // keys are consecutive: a page is missing
+				next = r.seq + 1
+				if !yield(r) {
+					break
+				}
+			}
+			if broken {
+				return fmt.Errorf("%w: records are broken or missing", errDamaged)
 			}
 			return nil
 		})

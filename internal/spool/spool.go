@@ -315,8 +315,12 @@ func (s *Spool) Close() error {
 	return errors.Join(err, guard(s.index.Close))
 }
 
-// damaged counts a file that cannot be read, or not to its end.
+// damaged counts a file that cannot be read, or not all of it; once.
 func (s *Spool) damaged(f *file, err error) {
+	if f.told {
+		return
+	}
+	f.told = true
 	s.metrics.damagedFiles.Inc()
 	s.log.Error("file of the spool is damaged, what cannot be read is left out", "file", filepath.Base(f.path), "err", err)
 }
