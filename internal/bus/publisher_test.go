@@ -343,8 +343,8 @@ func TestPublisher_theSameEventsInTheSameFramesAreStoredOnce(t *testing.T) {
 	wantOnce(t, stored(t, c), 200)
 }
 
-// smallServer takes messages of at most limit bytes.
-func smallServer(t *testing.T, limit int32) string {
+// sizedServer takes messages of at most limit bytes.
+func sizedServer(t *testing.T, limit int32) string {
 	t.Helper()
 	ns, err := server.NewServer(&server.Options{
 		Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: filepath.Join(t.TempDir(), "store"),
@@ -381,7 +381,7 @@ func large(serial, n int) trace.Event {
 func TestPublisher_dividesWhatIsTooLarge(t *testing.T) {
 	const limit = 8 << 10
 	t.Run("for the server", func(t *testing.T) {
-		c := connect(t, smallServer(t, limit), "test")
+		c := connect(t, sizedServer(t, limit), "test")
 		ensure(t, c, bus.StreamConfig{})
 		testDivide(t, c)
 	})

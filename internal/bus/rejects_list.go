@@ -73,7 +73,7 @@ func (s *Rejects) walk(ctx context.Context, q RejectQuery, show func(StoredRejec
 	if cons.CachedInfo().NumPending == 0 {
 		return nil
 	}
-	msgs, err := cons.Messages(jetstream.PullMaxBytes(tailAhead))
+	msgs, err := cons.Messages(jetstream.PullMaxBytes(s.conn.ahead(tailAhead)))
 	if err != nil {
 		return err
 	}

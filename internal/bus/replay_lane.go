@@ -19,10 +19,6 @@ type lane struct {
 	stored time.Time                 // when it was
 }
 
-// leastAhead is what one lane may read ahead at least: more than the largest
-// frame.
-const leastAhead = maxFrame + maxFrame/4
-
 // open begins to read at the first frame that is not written. All lanes
 // together read ahead as much as one alone would, if they are not very many.
 // It returns how many frames are gone if that is all of them.
@@ -42,7 +38,7 @@ func (l *lane) open(ctx context.Context, c *Conn, lanes int) (discarded uint64, 
 	if cons.CachedInfo().NumPending == 0 { // and yet there were some
 		return l.skip(l.Last + 1), nil
 	}
-	l.msgs, err = cons.Messages(jetstream.PullMaxBytes(max(tailAhead/lanes, leastAhead)))
+	l.msgs, err = cons.Messages(jetstream.PullMaxBytes(c.ahead(tailAhead / lanes)))
 	return 0, err
 }
 

@@ -211,6 +211,32 @@ func TestReplay_tellsWhatIsNoFrameAndWhatIsGone(t *testing.T) {
 	}
 }
 
+// A server that allows large messages may hold some that a reader must ask more
+// bytes for than it would otherwise.
+func TestReplay_andTailGoOnBehindAMessageOfManyMegabytes(t *testing.T) {
+	c := connect(t, sizedServer(t, 32<<20), "test")
+	ensure(t, c, bus.StreamConfig{})
+	publish(t, c, 0, 50)                                                                                              // frames 1 to 5
+	if _, err := jetstreamOf(t, c).Publish(t.Context(), bus.EventsSubject+".0.x", make([]byte, 20<<20)); err != nil { // 6
+		t.Fatal(err)
+	}
+	publish(t, c, 50, 50) // 7 to 11
+	var k keeper
+	var w told
+	if err := replay(t, c, stretch(t, c, bus.ReplayRange{}), bus.ReplayOptions{Written: w.written}, &k); err != nil {
+		t.Fatal(err)
+	}
+	wantSerials(t, &k, 0, 100)
+	if p := w.portions[0]; len(w.portions) != 1 || p.Unread != 1 || p.Frames != 10 {
+		t.Errorf("told %+v, want 10 frames and 1 unread", w.portions)
+	}
+	var seen keeper
+	if err := bus.NewTail(c, bus.TailOptions{All: true, Stop: true}, testLog(t)).Run(t.Context(), &seen); err != nil {
+		t.Fatal(err)
+	}
+	wantSerials(t, &seen, 0, 100)
+}
+
 func TestReplay_endsWhenTheRestIsDiscarded(t *testing.T) {
 	_, c := bed(t)
 	publish(t, c, 0, 100) // 1 to 10

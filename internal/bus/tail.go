@@ -12,9 +12,16 @@ import (
 )
 
 const (
-	tailAhead    = 8 << 20          // bytes the server may send before they are asked for
+	tailAhead    = 8 << 20          // bytes the server may send before they are asked for, if no message is larger
 	tailInactive = 30 * time.Second // an onlooker that is gone is forgotten after this
 )
+
+// ahead is how many bytes a reader may ask for at once that wants about n: a
+// server that is allowed less than its next message takes sends nothing, ever.
+func (c *Conn) ahead(n int) int {
+	const around = 64 << 10 // the subjects count as well
+	return max(n, int(c.nc.MaxPayload())+around)
+}
 
 // TailOptions say where to begin and what to show. The zero value shows what
 // comes from now on.
@@ -154,7 +161,7 @@ func (r *tailRun) read(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	msgs, err := cons.Messages(jetstream.PullMaxBytes(tailAhead))
+	msgs, err := cons.Messages(jetstream.PullMaxBytes(r.conn.ahead(tailAhead)))
 	if err != nil {
 		return err
 	}
