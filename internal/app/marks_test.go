@@ -2,15 +2,10 @@ package app
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"database/sql"
 	"fmt"
 	"log/slog"
-	"math/big"
 	"net"
 	"path/filepath"
 	"reflect"
@@ -23,6 +18,7 @@ import (
 	sipmessage "github.com/emiago/sipgo/sip"
 
 	"github.com/seed-452fa805/siptrace/internal/bus"
+	"github.com/seed-452fa805/siptrace/internal/testcert"
 	"github.com/seed-452fa805/siptrace/pkg/trace"
 	"github.com/seed-452fa805/siptrace/pkg/trace/sipgotap"
 )
@@ -101,24 +97,6 @@ func TestTap_marksOfTrustedSendersReachTheStream(t *testing.T) {
 	}
 }
 
-// certificate is one for loopback, signed by itself.
-func certificate(t *testing.T) tls.Certificate {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: time.Unix(0, 0), NotAfter: time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
-}
-
 // A program is one that is built on sipgo and traced: it answers OPTIONS, whose
 // dialogs it marks, and MESSAGE, which it leaves alone.
 type sipProgram struct {
@@ -170,7 +148,7 @@ func startProgram(t *testing.T, hep string) *sipProgram {
 // listen serves UDP, TLS and WSS.
 func (p *sipProgram) listen(t *testing.T, server *sipgo.Server) {
 	t.Helper()
-	config := &tls.Config{Certificates: []tls.Certificate{certificate(t)}}
+	config := &tls.Config{Certificates: []tls.Certificate{testcert.New(t).Load(t)}}
 	udp, err := net.ListenPacket("udp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

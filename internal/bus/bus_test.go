@@ -18,8 +18,15 @@ import (
 	"github.com/seed-452fa805/siptrace/pkg/trace"
 )
 
-// quick is the time a test waits for what should happen at once.
-const quick = 20 * time.Second
+const (
+	// quick is the time a test waits for what should happen at once, on a
+	// machine that does much else.
+	quick = time.Minute
+
+	// heard is how long a change may take that is told as it happens. What is
+	// missed is read after 15 s.
+	heard = 5 * time.Second
+)
 
 // testLog writes to the test's own log.
 func testLog(t testing.TB) *slog.Logger {

@@ -161,7 +161,13 @@ func TestCluster_aKilledLeaderLosesNothingAndDoublesNothing(t *testing.T) {
 		}
 		time.Sleep(time.Millisecond) // traffic, not a burst: the loss is to fall into it
 		if first == n/2 {
-			killed = clusterInfo(t.Context(), js, bus.StreamName).Leader
+			eventually(t, "the stream has a leader", func() bool {
+				info := clusterInfo(t.Context(), js, bus.StreamName)
+				if info != nil {
+					killed = info.Leader
+				}
+				return info != nil
+			})
 			cl.members[killed].kill()
 		}
 	}

@@ -94,13 +94,17 @@ func settled(t testing.TB, js jetstream.JetStream) {
 	})
 }
 
+// patientAckWait is long enough for a worker on a busy machine to give its signs
+// of life in time, and short enough to wait until it is over.
+const patientAckWait = 2 * time.Second
+
 func TestConsumer_aCrashedWorkersFramesComeAgain(t *testing.T) {
 	s, c := bed(t)
 	publish(t, c, 0, 200)
 	js, _ := jetStream(t, s)
 	takenAndForgotten(t, js, 7)
 	var k keeper
-	reg, _ := consume(t, c, bus.ConsumerOptions{AckWait: 300 * time.Millisecond}, &k)
+	reg, _ := consume(t, c, bus.ConsumerOptions{AckWait: patientAckWait}, &k)
 	eventually(t, "all events arrive", func() bool { return k.distinct() == 200 })
 	settled(t, js)
 	if got := metric(t, reg, "siptrace_consumer_redelivered_frames_total"); got != 7 {
@@ -147,18 +151,18 @@ func TestConsumer_processesShareTheWork(t *testing.T) {
 }
 
 func TestConsumer_aLongOutageOfTheSinkCausesNoRedelivery(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	s, c := bed(t)
 	publish(t, c, 0, 500)
 	js, _ := jetStream(t, s)
-	const ackWait = time.Second
-	back := time.Now().Add(3 * ackWait)
+	back := time.Now().Add(3 * patientAckWait)
 	k := keeper{fail: func([]trace.Event) error {
 		if time.Now().Before(back) {
 			return errors.New("database away")
 		}
 		return nil
 	}}
-	reg, _ := consume(t, c, bus.ConsumerOptions{AckWait: ackWait}, &k)
+	reg, _ := consume(t, c, bus.ConsumerOptions{AckWait: patientAckWait}, &k)
 	eventually(t, "all events arrive", func() bool { return k.distinct() == 500 })
 	settled(t, js)
 	if got := metric(t, reg, "siptrace_consumer_redelivered_frames_total"); got != 0 {
@@ -173,16 +177,16 @@ func TestConsumer_aLongOutageOfTheSinkCausesNoRedelivery(t *testing.T) {
 }
 
 func TestConsumer_aLongWriteCausesNoRedelivery(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	s, c := bed(t)
 	publish(t, c, 0, 100)
 	js, _ := jetStream(t, s)
-	const ackWait = time.Second
 	var k keeper
 	slow := trace.SinkFunc(func(ctx context.Context, events []trace.Event) error {
-		time.Sleep(3 * ackWait) // a commit that takes long
+		time.Sleep(3 * patientAckWait) // a commit that takes long
 		return k.Write(ctx, events)
 	})
-	reg, _ := consume(t, c, bus.ConsumerOptions{AckWait: ackWait}, slow)
+	reg, _ := consume(t, c, bus.ConsumerOptions{AckWait: patientAckWait}, slow)
 	eventually(t, "all events arrive", func() bool { return k.distinct() == 100 })
 	settled(t, js)
 	if got := metric(t, reg, "siptrace_consumer_redelivered_frames_total"); got != 0 {
@@ -506,7 +510,7 @@ func TestConsumer_countsExactlyWhatVanishesWhileFramesComeAgain(t *testing.T) {
 		defer gate.RUnlock()
 		return k.Write(ctx, events)
 	})
-	o := bus.ConsumerOptions{Workers: 2, BatchEvents: 20, AckWait: 300 * time.Millisecond, Poll: 20 * time.Millisecond}
+	o := bus.ConsumerOptions{Workers: 2, BatchEvents: 20, AckWait: patientAckWait, Poll: 20 * time.Millisecond}
 	reg, stop := consume(t, c, o, slow)
 	eventually(t, "what was forgotten comes again", func() bool {
 		return metric(t, reg, "siptrace_consumer_redelivered_frames_total") == 7 && k.distinct() == 400
@@ -535,7 +539,7 @@ func takenAndForgotten(t *testing.T, js jetstream.JetStream, n int) {
 	t.Helper()
 	jc, err := js.CreateConsumer(t.Context(), bus.StreamName, jetstream.ConsumerConfig{
 		Durable: "worker", FilterSubject: "siptrace.v1.events.>", AckPolicy: jetstream.AckExplicitPolicy,
-		AckWait: 300 * time.Millisecond, MaxAckPending: 1024, MaxDeliver: -1,
+		AckWait: patientAckWait, MaxAckPending: 1024, MaxDeliver: -1,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/seed-452fa805/siptrace/internal/bus"
+	"github.com/seed-452fa805/siptrace/internal/testcert"
 )
 
 // forwarderDurable is the consumer of the destination in the example.
@@ -48,9 +49,9 @@ func sharded(t *testing.T, file string, shards int) string {
 // inbox.
 func exampleServer(t *testing.T, shards int) (as func(user, program string) *bus.Conn, raw func(user, inbox string) *nats.Conn) {
 	t.Helper()
-	certFile, keyFile := certificate(t)
-	t.Setenv("SIPTRACE_NATS_CERT", certFile)
-	t.Setenv("SIPTRACE_NATS_KEY", keyFile)
+	own := testcert.New(t)
+	t.Setenv("SIPTRACE_NATS_CERT", own.Cert)
+	t.Setenv("SIPTRACE_NATS_KEY", own.Key)
 	for _, user := range []string{"ADMIN", "CTL", "REPLAY", "TAP", "DB_WRITER", "FORWARDER", "SYS"} {
 		t.Setenv("SIPTRACE_PASSWORD_"+user, "pw-"+user)
 	}
@@ -77,7 +78,7 @@ func exampleServer(t *testing.T, shards int) (as func(user, program string) *bus
 		return "tls://" + user + ":" + password + "@" + ns.Addr().String()
 	}
 	as = func(user, program string) *bus.Conn {
-		c, err := bus.Connect(bus.Options{URL: url(user), Name: program, CA: certFile}, testLog(t))
+		c, err := bus.Connect(bus.Options{URL: url(user), Name: program, CA: own.Cert}, testLog(t))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -86,7 +87,7 @@ func exampleServer(t *testing.T, shards int) (as func(user, program string) *bus
 		return c
 	}
 	raw = func(user, inbox string) *nats.Conn {
-		nc, err := nats.Connect(url(user), nats.RootCAs(certFile), nats.CustomInboxPrefix(inbox), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
+		nc, err := nats.Connect(url(user), nats.RootCAs(own.Cert), nats.CustomInboxPrefix(inbox), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 		if err != nil {
 			t.Fatal(err)
 		}

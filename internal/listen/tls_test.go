@@ -1,18 +1,11 @@
 package listen
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
-	"math/big"
 	"net"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -20,61 +13,26 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/seed-452fa805/siptrace/internal/testcert"
 )
 
 // newTLS writes a certificate of its own authority, and its key.
 func newTLS(t testing.TB) TLSFiles {
 	t.Helper()
-	dir := t.TempDir()
-	files := TLSFiles{Cert: filepath.Join(dir, "tap.crt"), Key: filepath.Join(dir, "tap.key")}
-	writeTLS(t, files, 1)
-	return files
+	p := testcert.New(t)
+	return TLSFiles{Cert: p.Cert, Key: p.Key}
 }
 
-// writeTLS writes a certificate with this serial number to files.
-func writeTLS(t testing.TB, files TLSFiles, serial int64) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "tap"},
-		NotBefore: time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC), NotAfter: time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
-		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.MarshalECPrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, block := range map[string]*pem.Block{files.Cert: {Type: "CERTIFICATE", Bytes: cert}, files.Key: {Type: "EC PRIVATE KEY", Bytes: der}} {
-		if err := os.WriteFile(name, pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
+// pair is the certificate of files.
+func pair(files TLSFiles) testcert.Pair { return testcert.Pair{Cert: files.Cert, Key: files.Key} }
 
 // client trusts the certificate of a server, and shows its own if it has one.
 func client(t testing.TB, server TLSFiles, own *TLSFiles) *tls.Config {
 	t.Helper()
-	b, err := os.ReadFile(server.Cert)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &tls.Config{RootCAs: x509.NewCertPool(), ServerName: "127.0.0.1"}
-	c.RootCAs.AppendCertsFromPEM(b)
+	c := &tls.Config{RootCAs: pair(server).Roots(t), ServerName: "127.0.0.1"}
 	if own != nil {
-		cert, err := tls.LoadX509KeyPair(own.Cert, own.Key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.Certificates = []tls.Certificate{cert}
+		c.Certificates = []tls.Certificate{pair(*own).Load(t)}
 	}
 	return c
 }
@@ -207,7 +165,7 @@ func TestReloader_takesChangedFiles(t *testing.T) {
 		if got := serial(); got != 1 {
 			t.Fatalf("serial %d, want 1", got)
 		}
-		writeTLS(t, files, 2)
+		pair(files).Renew(t, 2)
 		later()
 		if got := serial(); got != 2 {
 			t.Errorf("after a change serial %d, want 2", got)
@@ -219,7 +177,7 @@ func TestReloader_takesChangedFiles(t *testing.T) {
 		if got := serial(); got != 2 || !strings.Contains(log.String(), "the old one stays") {
 			t.Errorf("after a bad change serial %d, want 2 still; the log says %q", got, log.String())
 		}
-		writeTLS(t, files, 3)
+		pair(files).Renew(t, 3)
 		later()
 		if got := serial(); got != 3 {
 			t.Errorf("after the next change serial %d, want 3", got)

@@ -2,23 +2,14 @@ package ctl
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"log/slog"
-	"math/big"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/alecthomas/kong"
 	"github.com/nats-io/jwt/v2"
@@ -26,37 +17,18 @@ import (
 	"github.com/nats-io/nkeys"
 
 	"github.com/seed-452fa805/siptrace/internal/app"
+	"github.com/seed-452fa805/siptrace/internal/testcert"
 )
 
 // A papers is what a program shows to be let in.
 type papers struct {
-	dir, cert, key string // files; the certificate is its own root
+	testcert.Pair
+	dir string
 }
 
 func newPapers(t *testing.T) papers {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := papers{dir: t.TempDir()}
-	p.cert = p.file(t, "cert.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
-	p.key = p.file(t, "key.pem", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}))
-	return p
+	return papers{testcert.New(t), t.TempDir()}
 }
 
 func (p papers) file(t *testing.T, name string, text []byte) string {
@@ -70,24 +42,14 @@ func (p papers) file(t *testing.T, name string, text []byte) string {
 
 // tls are the flags of a client that shows its certificate.
 func (p papers) tls() []string {
-	return []string{"--tls-ca", p.cert, "--tls-cert", p.cert, "--tls-key", p.key}
+	return []string{"--tls-ca", p.Cert, "--tls-cert", p.Cert, "--tls-key", p.Key}
 }
 
 // mutual makes a server ask its clients for certificates, too.
 func (p papers) mutual(t *testing.T, o *server.Options) {
 	t.Helper()
-	pair, err := tls.LoadX509KeyPair(p.cert, p.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, err := os.ReadFile(p.cert)
-	if err != nil {
-		t.Fatal(err)
-	}
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(text)
 	o.TLS, o.TLSTimeout = true, 5
-	o.TLSConfig = &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: roots}
+	o.TLSConfig = &tls.Config{Certificates: []tls.Certificate{p.Load(t)}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: p.Roots(t)}
 }
 
 // serve runs a server on a free port until the test ends and returns its address.
@@ -143,8 +105,8 @@ func service(t *testing.T, ctx context.Context, name string, s app.Service, args
 // by their flags alone.
 func TestPrograms_areLetInByTheirFlags(t *testing.T) {
 	p := newPapers(t)
-	t.Setenv("SIPTRACE_NATS_CERT", p.cert)
-	t.Setenv("SIPTRACE_NATS_KEY", p.key)
+	t.Setenv("SIPTRACE_NATS_CERT", p.Cert)
+	t.Setenv("SIPTRACE_NATS_KEY", p.Key)
 	for _, user := range []string{"ADMIN", "CTL", "TAP", "DB_WRITER", "FORWARDER", "REPLAY", "SYS"} {
 		t.Setenv("SIPTRACE_PASSWORD_"+user, "secret")
 	}
@@ -202,8 +164,8 @@ func TestPrograms_areLetInByTheirFlags(t *testing.T) {
 	}{
 		{"a wrong password", append([]string{"--nats", "tls://ctl:wrong@" + addr}, p.tls()...), "authorization"},
 		{"no password", append([]string{"--nats", "tls://" + addr}, p.tls()...), "authorization"},
-		{"no roots", []string{"--nats", "tls://ctl:secret@" + addr, "--tls-cert", p.cert, "--tls-key", p.key}, "certificate"},
-		{"no certificate", []string{"--nats", "tls://ctl:secret@" + addr, "--tls-ca", p.cert}, addr},
+		{"no roots", []string{"--nats", "tls://ctl:secret@" + addr, "--tls-cert", p.Cert, "--tls-key", p.Key}, "certificate"},
+		{"no certificate", []string{"--nats", "tls://ctl:secret@" + addr, "--tls-ca", p.Cert}, addr},
 	} {
 		t.Run(tt.what, func(t *testing.T) {
 			t.Parallel() // each waits until it gives up

@@ -87,6 +87,26 @@ func TestHEPSink_overUDP(t *testing.T) {
 	}
 }
 
+// arrives checks that the events come over c, and that who sends them is told so.
+func arrives(t *testing.T, c net.Conn, want []trace.Event, sent <-chan error) {
+	t.Helper()
+	r := hep.NewReader(c)
+	var packets [][]byte
+	for range want {
+		b, err := r.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		packets = append(packets, slices.Clone(b))
+	}
+	if err := <-sent; err != nil {
+		t.Fatal(err)
+	}
+	if got := fromPackets(t, packets...); text(got) != text(want) {
+		t.Errorf("%d events are not the %d that were sent", len(got), len(want))
+	}
+}
+
 func TestHEPSink_overTCPConnectsAgain(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -107,21 +127,7 @@ func TestHEPSink_overTCPConnectsAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
-		r := hep.NewReader(c)
-		var packets [][]byte
-		for range want {
-			b, err := r.Next()
-			if err != nil {
-				t.Fatal(err)
-			}
-			packets = append(packets, slices.Clone(b))
-		}
-		if err := <-sent; err != nil {
-			t.Fatal(err)
-		}
-		if got := fromPackets(t, packets...); text(got) != text(want) {
-			t.Errorf("%d events are not the %d that were sent", len(got), len(want))
-		}
+		arrives(t, c, want, sent)
 		done := s.conn.done
 		_ = c.Close()
 		<-done // the sink has noticed, and the next Write fails or connects again
@@ -274,21 +280,7 @@ func TestHEPSink_overTLSShowsItsCertificate(t *testing.T) {
 	want := events(200)
 	sent := write(sink("?ca="+cert+"&cert="+cert+"&key="+key), want)
 	c := accept()
-	r := hep.NewReader(c)
-	var packets [][]byte
-	for range want {
-		b, err := r.Next()
-		if err != nil {
-			t.Fatal(err)
-		}
-		packets = append(packets, slices.Clone(b))
-	}
-	if err := <-sent; err != nil {
-		t.Fatal(err)
-	}
-	if got := fromPackets(t, packets...); text(got) != text(want) {
-		t.Errorf("%d events are not the %d that were sent", len(got), len(want))
-	}
+	arrives(t, c, want, sent)
 	_ = c.Close()
 
 	for options, words := range map[string]string{"?ca=" + cert: "certificate required", "": "unknown authority", "?server-name=b&ca=" + cert: "not b"} {
