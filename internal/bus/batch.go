@@ -41,9 +41,11 @@ func (b *batch) add(msg jetstream.Msg) {
 		b.since = time.Now()
 	}
 	packets, err := b.unpack(msg)
+	unfolded := b.decoder.Unfolded()
 	if err == nil {
 		b.events, err = b.decoder.Append(packets)
 	}
+	b.bytes += b.decoder.Unfolded() - unfolded
 	if err != nil {
 		b.unreads = append(b.unreads, unread{msg, err})
 		return

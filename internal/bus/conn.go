@@ -44,6 +44,8 @@ type Options struct {
 	Cert string // file: client certificate; with Key
 	Key  string // file
 
+	Denied func(err error) // is told what the server does not let this user do, beside the log; may be nil
+
 	InProcess nats.InProcessConnProvider // embedded server; URL is then only for show
 }
 
@@ -54,12 +56,14 @@ type Conn struct {
 	url string // without secrets
 	log *slog.Logger
 
+	denied func(err error)
 	closed chan struct{} // the client has made its last call
 
 	mu      sync.Mutex
 	changes chan struct{} // closed and replaced whenever the connection comes or goes
 	lastErr error         // why it is away
 	quiet   throttle
+	reports throttle
 }
 
 // Connect returns at once, connected or not: a server that is away is waited
@@ -73,9 +77,11 @@ func Connect(o Options, log *slog.Logger) (*Conn, error) {
 	c := &Conn{
 		url:     shown,
 		log:     log,
+		denied:  o.Denied,
 		closed:  make(chan struct{}),
 		changes: make(chan struct{}),
 		quiet:   throttle{every: 10 * time.Second},
+		reports: throttle{every: time.Second},
 	}
 	opts, err := o.natsOptions()
 	if err != nil {
@@ -215,7 +221,12 @@ func (c *Conn) handlers() []nats.Option {
 			if sub != nil {
 				subject = sub.Subject
 			}
-			c.log.Warn("NATS reports", "url", c.url, "subject", subject, "err", err)
+			if n, ok := c.reports.allow(time.Now()); ok { // a refused publish is reported each time
+				c.log.Warn("NATS reports", "url", c.url, "count", n, "subject", subject, "err", err)
+			}
+			if c.denied != nil && errors.Is(err, nats.ErrPermissionViolation) {
+				c.denied(err)
+			}
 		}),
 	}
 }

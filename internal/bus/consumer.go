@@ -87,7 +87,8 @@ type reader struct {
 
 	// Guarded by the lock of the consumer.
 	position position
-	waiting  error // why it reads nothing now
+	given    []uint64 // frames given back, by sequence
+	waiting  error    // why it reads nothing now
 	lag      lag
 }
 
@@ -293,6 +294,7 @@ func (r *reader) read(ctx context.Context, jc jetstream.Consumer, sink trace.Sin
 	if r.conn.connected() {
 		r.poll(context.WithoutCancel(ctx), jc) // what has expired since the last look
 	}
+	r.countGivenBack()
 }
 
 // Ensure makes the durable consumer if it is missing, for workers that may only

@@ -428,8 +428,9 @@ func TestConsumer_finishesTheRunningWrite(t *testing.T) {
 	if got := written.Load(); got != 100 {
 		t.Errorf("wrote %d events, want 100", got)
 	}
-	if info := durable(t, js); info.NumAckPending != 0 || info.AckFloor.Stream != 10 {
-		t.Errorf("%d frames not settled, floor %d, want 0 and 10", info.NumAckPending, info.AckFloor.Stream)
+	settled(t, js)
+	if floor := durable(t, js).AckFloor.Stream; floor != 10 {
+		t.Errorf("acknowledged up to frame %d, want 10", floor)
 	}
 }
 
@@ -691,5 +692,28 @@ func BenchmarkBus(b *testing.B) {
 			eventually(b, "all events arrive", func() bool { return arrived.Load() >= int64(n) })
 			b.ReportMetric(float64(n)/time.Since(start).Seconds(), "events/s")
 		})
+	}
+}
+
+func TestConsumer_countsWhatItGivesBackAndTheStreamHasDiscarded(t *testing.T) {
+	s, c := bed(t)
+	js, _ := jetStream(t, s)
+	publish(t, c, 0, 100) // frames 1 to 10
+	holding := make(chan struct{})
+	var once sync.Once
+	stuck := trace.SinkFunc(func(ctx context.Context, _ []trace.Event) error {
+		once.Do(func() { close(holding) })
+		<-ctx.Done()
+		return ctx.Err()
+	})
+	reg, stop := consume(t, c, bus.ConsumerOptions{Workers: 1, DrainTimeout: 50 * time.Millisecond, Poll: time.Hour}, stuck)
+	<-holding
+	held := durable(t, js).NumAckPending
+	keepFrames(t, js, 1)
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := metric(t, reg, "siptrace_stream_expired_unread_total"), float64(min(held, 9)); got < want {
+		t.Errorf("%d frames were in hand and all but the last are gone: counted %v, want %v", held, got, want)
 	}
 }

@@ -18,16 +18,19 @@ func (p *Publisher) divide(f *frame) {
 	events, packets, err := f.unfold()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if f.spooled != 0 {
-		defer p.release(f, true) // its parts are in memory
-	} else {
-		defer p.forget(f)
+	if f.spooled != 0 { // the spool keeps it until its parts are in the stream
+		f.part = &parted{seq: f.spooled, frames: 1}
+		p.spooling.size -= f.held
+		wake(p.spooling.wake)
 	}
+	defer p.forget(f)
 	switch {
 	case err != nil:
 		p.metrics.drop(dropUnreadable, f.events)
 	case f.shards != len(p.subjects):
 		p.spread(f, events, packets)
+	case f.err == nil: // the number of shards is what it was when the frame was made
+		p.part(f, f.shard, events, packets)
 	case len(events) == 1:
 		p.refuse(f)
 	default:
@@ -52,7 +55,7 @@ func (f *frame) unfold() (events []trace.Event, packets []byte, err error) {
 // part queues a frame with the first packets, which are those of events, and
 // returns the others. The lock is held.
 func (p *Publisher) part(of *frame, shard int, events []trace.Event, packets []byte) []byte {
-	part := p.newFrame(shard, of.write)
+	part := p.partOf(of, shard)
 	for i := range events {
 		n := packetLen(packets)
 		part.add(packets[:n], events[i].ID)
@@ -62,13 +65,22 @@ func (p *Publisher) part(of *frame, shard int, events []trace.Event, packets []b
 	return packets
 }
 
+// partOf returns an empty frame for events of another. The lock is held.
+func (p *Publisher) partOf(f *frame, shard int) *frame {
+	part := p.newFrame(shard, f.write)
+	if part.part = f.part; part.part != nil {
+		part.part.frames++
+	}
+	return part
+}
+
 // spread divides a frame among the shards. The lock is held.
 func (p *Publisher) spread(f *frame, events []trace.Event, packets []byte) {
 	parts := make([]*frame, len(p.subjects))
 	for i := range events {
 		shard := ShardOf(&events[i], len(parts))
 		if parts[shard] == nil {
-			parts[shard] = p.newFrame(shard, f.write)
+			parts[shard] = p.partOf(f, shard)
 		}
 		n := packetLen(packets)
 		parts[shard].add(packets[:n], events[i].ID)

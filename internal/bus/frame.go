@@ -21,11 +21,12 @@ const (
 )
 
 // A frameDigest is the id of a frame: the same for the same events in the same
-// order, so that a frame that is published again is stored once.
+// order, so that a frame that is published again is stored once. Events that
+// are to go elsewhere, into another table or to no collector, are others.
 type frameDigest [16]byte
 
-// digest makes the id of a frame from those of its events.
-func digest(ids []byte) frameDigest { return xxh3.Hash128(ids).Bytes() }
+// digest makes the id of a frame from its packets.
+func digest(packets []byte) frameDigest { return xxh3.Hash128(packets).Bytes() }
 
 func (d frameDigest) String() string { return hex.EncodeToString(d[:]) }
 

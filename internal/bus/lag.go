@@ -177,19 +177,32 @@ func (r *reader) cameAgain() {
 	r.position.again++
 }
 
-// givenBack counts a frame that is not delivered and that the stream does not
-// have any more.
+// givenBack notes a frame that is not delivered.
 func (r *reader) givenBack(msg jetstream.Msg) {
 	md, err := msg.Metadata()
 	if err != nil {
 		return
 	}
 	r.mu.Lock()
-	gone := md.Sequence.Stream < r.position.first
-	r.mu.Unlock()
-	if gone {
-		r.metrics.expired.Inc()
-		r.log.Error("a frame in hand was discarded by the stream and is lost", "sequence", md.Sequence.Stream)
+	defer r.mu.Unlock()
+	r.given = append(r.given, md.Sequence.Stream)
+}
+
+// countGivenBack counts the frames given back that the stream does not have
+// any more, as of the last look.
+func (r *reader) countGivenBack() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	lost := 0
+	for _, seq := range r.given {
+		if seq < r.position.first {
+			lost++
+		}
+	}
+	r.given = nil
+	if lost > 0 {
+		r.metrics.expired.Add(float64(lost))
+		r.log.Error("frames in hand were discarded by the stream and are lost", "frames", lost, "first", r.position.first)
 	}
 }
 

@@ -16,12 +16,13 @@ type frame struct {
 	msg        *nats.Msg // around that
 	ids        []byte    // of its events, 16 bytes each
 	events     int
-	id         frameDigest // of ids
+	id         frameDigest // of what is in raw
 	compressed bool
 	shard      int // of so many shards
 	shards     int
 	order      uint64    // of its seal
 	spooled    uint64    // its place in the spool; 0 is none
+	part       *parted   // the record of the spool that it is a part of; nil is none
 	held       int64     // its part of Publisher.held
 	write      *delivery // the Write that waits for it; nil for Offer
 	err        error     // why the server will never take it
@@ -82,6 +83,9 @@ func (p *Publisher) forget(f *frame) {
 	p.held -= f.held
 	if f.write != nil {
 		f.write.settle()
+	}
+	if f.part != nil {
+		p.spooling.settled(f.part)
 	}
 	if f.raw != nil {
 		p.memory.put(f.raw)

@@ -79,6 +79,15 @@ func (o PublisherOptions) check() error {
 	return nil
 }
 
+// CheckBuffer reports why --buffer is no buffer for a publisher; nought is the
+// default.
+func CheckBuffer(n int64) error {
+	if least := (PublisherOptions{}).withDefaults().minBuffer(); n != 0 && n < least {
+		return fmt.Errorf("a buffer of %d bytes is too small: at least %d", n, least)
+	}
+	return nil
+}
+
 // minBuffer is what a buffer must hold: a frame that is filled by Offer, one by
 // Write, which leaves half to Offer.
 func (o PublisherOptions) minBuffer() int64 { return 4 * int64(o.frameRoom()) }

@@ -504,3 +504,28 @@ func BenchmarkOffer(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(n), "ns/event")
 }
+
+func TestPublisher_theSameEventsForAnotherTableAreAnotherFrame(t *testing.T) {
+	_, c := bed(t)
+	p, _, _ := publisher(t, c, bus.PublisherOptions{})
+	events := makeEvents(0, 10)
+	if err := p.Write(t.Context(), events); err != nil {
+		t.Fatal(err)
+	}
+	for i := range events {
+		events[i].Table = "lab"
+	}
+	if err := p.Write(t.Context(), events); err != nil {
+		t.Fatal(err)
+	}
+	tables := map[string]int{}
+	err := bus.NewTail(c, bus.TailOptions{All: true, Stop: true}, testLog(t)).Run(t.Context(), trace.SinkFunc(func(_ context.Context, events []trace.Event) error {
+		for _, e := range events {
+			tables[e.Table]++
+		}
+		return nil
+	}))
+	if err != nil || tables["lab"] != 10 || tables[""] != 10 {
+		t.Errorf("in the stream are %v, %v; both Writes returned nil", tables, err)
+	}
+}

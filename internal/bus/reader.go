@@ -28,6 +28,7 @@ func (r *bucketReader[T]) run(ctx context.Context) {
 		case <-timer.C:
 		}
 		if !r.conn.connected() {
+			timer.Reset(pause) // it may be back already, before changed was taken anew
 			continue
 		}
 		got, err := r.once(ctx)

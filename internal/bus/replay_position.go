@@ -76,7 +76,7 @@ func (s *ReplayPositions) Put(ctx context.Context, p ReplayPosition) (ReplayPosi
 			return p, fmt.Errorf("position of replay %s not kept: %w", p.Name, err)
 		}
 		kept, err := s.put(ctx, p)
-		if err == nil || errors.Is(err, ErrReplayRunning) {
+		if err == nil || errors.Is(err, ErrReplayRunning) || errors.Is(err, jetstream.ErrBucketNotFound) {
 			return kept, err
 		}
 		if ctx.Err() != nil {

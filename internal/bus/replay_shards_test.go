@@ -15,7 +15,7 @@ import (
 // shardedBed is a server with events in four streams, and one connection.
 func shardedBed(t *testing.T, dir string, events int) (*bus.Conn, func()) {
 	t.Helper()
-	s := startServer(t, dir, "127.0.0.1:0")
+	s := startServer(t, dir, freeAddr(t))
 	c := connect(t, s.ClientURL(), "test")
 	ensure(t, c, bus.StreamConfig{Shards: 4})
 	p, _, stop := publisher(t, c, bus.PublisherOptions{Shards: 4, FrameEvents: 10})

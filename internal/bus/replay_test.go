@@ -166,12 +166,11 @@ func TestReplay_endsWithTheSinksError(t *testing.T) {
 }
 
 func TestReplay_goesOnWhenTheServerIsBack(t *testing.T) {
-	dir := t.TempDir()
-	s := startServer(t, dir, "127.0.0.1:0")
+	dir, addr := t.TempDir(), freeAddr(t)
+	s := startServer(t, dir, addr)
 	c := connect(t, s.ClientURL(), "test")
 	ensure(t, c, bus.StreamConfig{})
 	publish(t, c, 0, 2000)
-	addr := c.URL()[len("nats://"):]
 	var k keeper
 	var restart = func() {
 		s.Shutdown()
@@ -333,5 +332,18 @@ func TestReplayPositions(t *testing.T) {
 		if _, err := positions.Get(t.Context(), bad); err == nil {
 			t.Errorf("name %q accepted", bad)
 		}
+	}
+}
+
+func TestReplayPositions_aBucketThatIsGoneIsNotWaitedFor(t *testing.T) {
+	s, c := bed(t)
+	js, _ := jetStream(t, s)
+	if err := js.DeleteKeyValue(t.Context(), bus.BucketName); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), quick)
+	defer cancel()
+	if _, err := bus.NewReplayPositions(c).Put(ctx, bus.ReplayPosition{Name: "x"}); !errors.Is(err, jetstream.ErrBucketNotFound) || ctx.Err() != nil {
+		t.Errorf("Put = %v, want %v at once", err, jetstream.ErrBucketNotFound)
 	}
 }

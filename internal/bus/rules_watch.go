@@ -84,16 +84,19 @@ func (w *ruleWatch) run(ctx context.Context, heard <-chan *nats.Msg, reader *buc
 }
 
 // hear takes a republished change if it is the next one. Otherwise something
-// was missed, and the rules are to be read.
+// was missed, and the rules are to be read: at once if the change is one of a
+// rule. The other keys can wait for the next look: a replay keeps its position
+// many times a second, and who reads more slowly than that would read for ever.
 func (w *ruleWatch) hear(msg *nats.Msg) bool {
+	name, ok := strings.CutPrefix(msg.Subject, ControlSubject+"."+rulePrefix)
+	ok = ok && !strings.Contains(name, ".")
 	seq, err := strconv.ParseUint(msg.Header.Get(jetstream.SequenceHeader), 10, 64)
 	if err != nil || w.known.bucket.IsZero() || seq != w.known.seq+1 {
-		return false
+		return !ok
 	}
 	w.known.seq = seq
 	w.mark.Store(&bucketMark{w.known.bucket, seq})
-	name, ok := strings.CutPrefix(msg.Subject, ControlSubject+"."+rulePrefix)
-	if !ok || strings.Contains(name, ".") {
+	if !ok {
 		return true // the state, which others watch
 	}
 	if deleted(msg.Header) {

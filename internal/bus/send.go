@@ -118,9 +118,10 @@ func (p *Publisher) abandon() int {
 		for f := q.pop(); f != nil; f = q.pop() {
 			if f.write != nil {
 				f.write.err = ErrPublisherClosed
-			} else {
+			} else if f.part == nil && f.spooled == 0 {
 				lost += f.events
 			}
+			f.part = nil // the spool has it still
 			p.forget(f)
 		}
 	}
@@ -160,6 +161,7 @@ func (p *Publisher) pack(f *frame, scratch []byte) []byte {
 		return scratch
 	}
 	packed, compressed := f.raw.b, false
+	id := digest(packed)
 	if p.opts.Compression == CompressS2 {
 		if n := s2.MaxEncodedLen(len(packed)); n > cap(scratch) {
 			scratch = make([]byte, n)
@@ -174,7 +176,7 @@ func (p *Publisher) pack(f *frame, scratch []byte) []byte {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.memory.put(f.raw)
-	f.raw, f.body, f.id, f.compressed = nil, body, digest(f.ids), compressed
+	f.raw, f.body, f.id, f.compressed = nil, body, id, compressed
 	f.compose()
 	p.held += int64(cap(body.b)) - f.held
 	f.held = int64(cap(body.b))

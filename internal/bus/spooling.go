@@ -264,6 +264,20 @@ func (p *Publisher) nextDrained(now time.Time) (f *frame, wait time.Duration) {
 // more. The lock is held.
 func (s *spooling) landed(f *frame) { s.flight-- }
 
+// A parted is a record of the spool that was divided: it is done when the last
+// of its frames is in the stream, or in the spool again.
+type parted struct {
+	seq    uint64
+	frames int // left, the divided one itself included
+}
+
+// settled says that one frame of a record is. The lock is held.
+func (s *spooling) settled(r *parted) {
+	if r.frames--; r.frames == 0 {
+		s.acked = append(s.acked, r.seq)
+	}
+}
+
 // release forgets a frame from disk. The spool keeps it unless it is done. The
 // lock is held.
 func (p *Publisher) release(f *frame, done bool) {

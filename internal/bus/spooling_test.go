@@ -211,3 +211,41 @@ func TestPublisher_whatIsNoRecordIsCountedAndLeft(t *testing.T) {
 		t.Errorf("the spool was told of %d records, want 1", d.done)
 	}
 }
+
+func TestPublisher_aRecordThatIsDividedIsDoneWithItsLastPart(t *testing.T) {
+	d := &disk{}
+	away := connect(t, "nats://127.0.0.1:1", "test")
+	p, _, stop := publisher(t, away, bus.PublisherOptions{Spool: d})
+	p.Offer(makeEvents(0, 200))
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	s := startServer(t, t.TempDir(), "127.0.0.1:0")
+	c := connect(t, s.ClientURL(), "test")
+	reg := prometheus.NewRegistry()
+	// Nothing is written to disk again in the time of this test.
+	p, err := bus.NewPublisher(c, bus.PublisherOptions{Agent: "test", Spool: d, Shards: 4, SpoolSync: time.Hour}, reg, testLog(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop = running(t, p.Run)
+	eventually(t, "the parts are tried", func() bool { return metric(t, reg, "siptrace_bus_publish_retries_total") > 0 })
+	if done := d.doneSoFar(); done != 0 {
+		t.Errorf("%d records are done, and there is no stream", done)
+	}
+	ensure(t, c, bus.StreamConfig{Shards: 4})
+	eventually(t, "all of it is in the streams", func() bool { return metric(t, reg, "siptrace_bus_published_events_total") == 200 })
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	if done := d.doneSoFar(); done != len(d.kept) {
+		t.Errorf("%d of %d records are done", done, len(d.kept))
+	}
+	wantOnce(t, stored(t, c), 200)
+}
+
+func (d *disk) doneSoFar() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.done
+}

@@ -14,6 +14,7 @@ import (
 const (
 	tailAhead    = 8 << 20          // bytes the server may send before they are asked for, if no message is larger
 	tailInactive = 30 * time.Second // an onlooker that is gone is forgotten after this
+	tailLook     = 2 * time.Second  // without a frame for so long it is looked whether the stream is the same
 )
 
 // ahead is how many bytes a reader may ask for at once that wants about n: a
@@ -144,8 +145,10 @@ type tailRun struct {
 	sink   trace.Sink
 	last   uint64 // sequence of the frame shown last; 0 is none yet
 	now    uint64 // last of the stream at the start
-	begun  bool   // now is known
 	failed bool   // the sink did
+
+	created time.Time // when the stream was made; zero is not begun
+	anew    bool      // it was made anew since: all that is in it is new
 
 	decoder  trace.FrameDecoder
 	unpacked []byte
@@ -168,7 +171,7 @@ func (r *tailRun) read(ctx context.Context) error {
 	defer msgs.Stop()
 	done := r.opts.Stop && cons.CachedInfo().NumPending == 0
 	for !done {
-		msg, err := msgs.Next(jetstream.NextContext(ctx))
+		msg, err := r.next(ctx, msgs)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -182,17 +185,47 @@ func (r *tailRun) read(ctx context.Context) error {
 	return nil
 }
 
-// begin remembers where the stream ends at the start.
+// begin remembers where the stream ends at the start. In one that was made
+// anew it begins with the first frame.
 func (r *tailRun) begin(ctx context.Context) error {
-	if r.begun {
-		return nil
-	}
 	s, err := r.conn.js.Stream(ctx, r.stream)
 	if err != nil {
 		return err
 	}
-	r.now, r.begun = s.CachedInfo().State.LastSeq, true
+	info := s.CachedInfo()
+	switch {
+	case r.created.IsZero():
+		r.now = info.State.LastSeq
+	case !r.created.Equal(info.Created):
+		r.last, r.now, r.anew = 0, 0, true
+	}
+	r.created = info.Created
 	return nil
+}
+
+// errAnew says that the stream is not the one that was read.
+var errAnew = errors.New("the stream was made anew")
+
+// next waits for a frame. While none comes it looks now and then whether the
+// stream is still the same: in a new one the client library would wait for a
+// sequence that is far ahead.
+func (r *tailRun) next(ctx context.Context, msgs jetstream.MessagesContext) (jetstream.Msg, error) {
+	for {
+		wait, cancel := context.WithTimeout(ctx, tailLook)
+		msg, err := msgs.Next(jetstream.NextContext(wait))
+		silent := err != nil && wait.Err() != nil && ctx.Err() == nil
+		cancel()
+		if !silent {
+			return msg, err
+		}
+		s, err := r.conn.js.Stream(ctx, r.stream)
+		if err != nil {
+			return nil, err
+		}
+		if !s.CachedInfo().Created.Equal(r.created) {
+			return nil, errAnew
+		}
+	}
 }
 
 // config asks for what follows the frame shown last.
@@ -205,7 +238,7 @@ func (r *tailRun) config() jetstream.OrderedConsumerConfig {
 	switch o := r.opts; {
 	case r.last > 0:
 		cfg.OptStartSeq = r.last + 1
-	case o.All:
+	case o.All, r.anew:
 		cfg.OptStartSeq = 1
 	case o.Seq > 0:
 		cfg.OptStartSeq = o.Seq

@@ -128,3 +128,20 @@ func TestTail_leavesOutWhatIsNoFrame(t *testing.T) {
 	publish(t, c, 10, 10)
 	wantOnce(t, stored(t, c), 20)
 }
+
+func TestTail_goesOnInAStreamMadeAnew(t *testing.T) {
+	s, c := bed(t)
+	js, _ := jetStream(t, s)
+	publish(t, c, 0, 100)
+	var k keeper
+	running(t, func(ctx context.Context) error {
+		return bus.NewTail(c, bus.TailOptions{All: true}, testLog(t)).Run(ctx, &k)
+	})
+	eventually(t, "what is there is shown", func() bool { return k.distinct() == 100 })
+	if err := js.DeleteStream(t.Context(), bus.StreamName); err != nil {
+		t.Fatal(err)
+	}
+	ensure(t, c, bus.StreamConfig{})
+	publish(t, c, 100, 50)
+	eventually(t, "what is new is shown", func() bool { return k.distinct() == 150 })
+}

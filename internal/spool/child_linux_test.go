@@ -99,7 +99,7 @@ func child(t *testing.T, dir string, first int, kill time.Duration, env ...strin
 func TestSpool_aKilledWriterLosesNothingItHasPromised(t *testing.T) {
 	dir := t.TempDir()
 	next, out := 0, 0
-	for range 15 {
+	for run := 0; run < 15 || next < 100; run++ { // where much else is done one may die before it has written anything
 		written, words := child(t, dir, next, time.Duration(20+rand.IntN(300))*time.Millisecond)
 		if words != "" {
 			t.Fatalf("writer says %q", words)
@@ -117,9 +117,6 @@ func TestSpool_aKilledWriterLosesNothingItHasPromised(t *testing.T) {
 		b.done(t, seqs[:n])
 		next, out = out+len(got), out+n
 		b.close(t)
-	}
-	if next < 100 {
-		t.Errorf("only %d records written", next)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -176,8 +177,11 @@ func (f *file) open() error {
 	}
 	return guard(func() error {
 		st, err := os.Stat(f.path)
+		if errors.Is(err, fs.ErrNotExist) { // somebody has removed it; bbolt would make one
+			return fmt.Errorf("%w: %w", errDamaged, err)
+		}
 		if err != nil {
-			return err // bbolt would make one
+			return err
 		}
 		if st.Size() < minDatabase {
 			return fmt.Errorf("%w: %d bytes", errDamaged, st.Size())

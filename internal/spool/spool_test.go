@@ -511,3 +511,36 @@ func TestSpool_againstAModel(t *testing.T) {
 		})
 	}
 }
+
+func TestNext_aFileThatSomebodyHasRemovedCostsItsOwnRecords(t *testing.T) {
+	dir := t.TempDir()
+	b := open(t, dir, spool.Options{MaxBytes: 8 << 20})
+	for i := 0; i < 200; i += 20 {
+		b.mustAdd(t, i, 20)
+	}
+	b.close(t)
+	b = open(t, dir, spool.Options{MaxBytes: 8 << 20})
+	defer b.close(t)
+	names, err := filepath.Glob(filepath.Join(dir, "*.frames"))
+	if err != nil || len(names) < 3 {
+		t.Fatalf("%d files, %v", len(names), err)
+	}
+	if err := os.Remove(names[0]); err != nil {
+		t.Fatal(err)
+	}
+	got, seqs := b.take(t, 200)
+	if len(got) == 0 || len(got) == 200 || got[len(got)-1] != 199 {
+		t.Fatalf("handed out %d records, want those of the other files", len(got))
+	}
+	b.done(t, seqs)
+	want := 0
+	for serial := range got[0] {
+		want += eventsOf(serial)
+	}
+	if lost := b.metric(t, "spool_dropped_events_total"); lost != want {
+		t.Errorf("%d events counted as lost, want %d", lost, want)
+	}
+	if n := b.metric(t, "spool_damaged_files_total"); n != 1 {
+		t.Errorf("%d damaged files counted, want 1", n)
+	}
+}

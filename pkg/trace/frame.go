@@ -42,10 +42,11 @@ var ErrFrame = errors.New("bad frame")
 
 // AppendEvent appends e to dst as one HEP3 packet with siptrace's chunks, and
 // does not allocate when dst has room. A payload too long for HEP3 (65,535
-// bytes with everything) goes compressed, and only if that is still too long
-// cut and flagged [Truncated]; none comes back as an empty one. It fails for an
-// event that HEP cannot carry at all: a time outside 1970–2106, or names and
-// users that leave no room. Then dst comes back as it was.
+// bytes with everything) goes compressed, and only if that is still too long, or
+// is more than 128 KiB and 32 times its compressed size, cut and flagged
+// [Truncated]; none comes back as an empty one. It fails for an event that HEP
+// cannot carry at all: a time outside 1970–2106, or names and users that leave
+// no room. Then dst comes back as it was.
 func AppendEvent(dst []byte, e *Event) ([]byte, error) {
 	start := len(dst)
 	var p hep.Packet
@@ -75,7 +76,7 @@ func shrink(p *hep.Packet, e *Event, room int) Flags {
 	w := zlib.NewWriter(&z)
 	_, _ = w.Write(e.Payload) // a bytes.Buffer takes everything
 	_ = w.Close()
-	if z.Len() <= room && len(e.Payload) <= maxInflate {
+	if z.Len() <= room && len(e.Payload) <= mayInflate(z.Len()) {
 		p.Payload, p.CompressedPayload = nil, z.Bytes()
 		return e.Flags
 	}
@@ -83,8 +84,18 @@ func shrink(p *hep.Packet, e *Event, room int) Flags {
 	return e.Flags | Truncated
 }
 
-// maxInflate bounds what a compressed payload may unfold to.
-const maxInflate = 1 << 20
+// What a compressed payload may unfold to is bounded, also by what it is now: a
+// bomb of a stranger's must not go off in every reader of the bus. Text is far
+// below that ratio; a megabyte of nothing is at a thousand. Twice what a datagram
+// can hold is taken at any ratio.
+const (
+	maxInflate = 1 << 20
+	anyInflate = 1 << 17
+	maxRatio   = 32
+)
+
+// mayInflate is what so many bytes may unfold to.
+func mayInflate(n int) int { return min(maxInflate, max(anyInflate, maxRatio*n)) }
 
 // routingSize is the number of bytes appendRouting writes, at most.
 func routingSize(e *Event) int {
@@ -149,15 +160,25 @@ type FrameDecoder struct {
 	kept   []byte // what the HEP decoder would overwrite with the next packet
 }
 
-// Decode returns the events of a frame. An error wraps [ErrFrame]; the events
-// before the fault are returned with it.
+// Decode returns the events of a frame: all of them or, with an error that wraps
+// [ErrFrame], none.
 func (d *FrameDecoder) Decode(body []byte) ([]Event, error) {
 	d.Reset()
 	return d.Append(body)
 }
 
+// maxKept is how much memory of compressed payloads is used again.
+const maxKept = 4 << 20
+
+// Unfolded is the number of bytes that the events since Reset hold beside the
+// frames they point into.
+func (d *FrameDecoder) Unfolded() int { return len(d.kept) }
+
 // Reset forgets the events of earlier frames, so that their memory is used again.
 func (d *FrameDecoder) Reset() {
+	if cap(d.kept) > maxKept {
+		d.kept = nil
+	}
 	clear(d.events)
 	d.events, d.lists, d.kept = d.events[:0], d.lists[:0], d.kept[:0]
 }
@@ -199,6 +220,7 @@ func nextPacket(b []byte) ([]byte, error) {
 // event decodes one packet into the next element of d.events.
 func (d *FrameDecoder) event(pkt []byte) error {
 	p := &d.packet
+	d.hep.MaxInflate = mayInflate(len(pkt))
 	if err := d.hep.Decode(p, pkt); err != nil {
 		return err
 	}

@@ -2,7 +2,9 @@ package trace_test
 
 import (
 	"bytes"
+	"compress/zlib"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -151,9 +153,10 @@ func TestAppendEvent_carriesWhatHEP3CannotHold(t *testing.T) {
 		cut     bool
 	}{
 		{"the largest that fits plainly", invite(1)[:700], false},
-		{"compressible", bytes.Repeat(invite(1), 100), false},
+		{"compressible", []byte(hex.EncodeToString(noise[:50_000])), false},
 		{"incompressible", noise, true},
-		{"more than may unfold", bytes.Repeat([]byte("a"), 1<<20+1), true},
+		{"more than may unfold", []byte(strings.Repeat("a", 1<<20+1) + string(noise[:40_000])), true},
+		{"a bomb", make([]byte, 1<<20), true},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -175,6 +178,22 @@ func TestAppendEvent_carriesWhatHEP3CannotHold(t *testing.T) {
 				t.Error("an event behind a long one is not what was sent")
 			}
 		})
+	}
+}
+
+func TestFrame_unfoldsToNoMoreThanItsSizeAllows(t *testing.T) {
+	var z bytes.Buffer
+	w := zlib.NewWriter(&z)
+	_, _ = w.Write(make([]byte, 1<<20))
+	_ = w.Close()
+	p := hep.Packet{Version: 3, CompressedPayload: z.Bytes()}
+	bomb, err := p.Append(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var d trace.FrameDecoder
+	if events, err := d.Decode(append(encode(t, event(1)), bomb...)); !errors.Is(err, trace.ErrFrame) || !errors.Is(err, hep.ErrTooLarge) || len(events) != 0 {
+		t.Errorf("%d events, error %v; want none of a frame with a bomb of %d bytes", len(events), err, len(bomb))
 	}
 }
 

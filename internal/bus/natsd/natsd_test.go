@@ -45,7 +45,6 @@ func stream(t *testing.T, nc *nats.Conn) jetstream.Stream {
 func TestStart_keepsItsDataAcrossARestart(t *testing.T) {
 	dir := t.TempDir()
 	s := start(t, natsd.Options{Dir: dir, Listen: "127.0.0.1:-1", MaxStore: 64 << 20, SyncAlways: true})
-	addr := strings.TrimPrefix(s.ClientURL(), "nats://")
 	nc, err := nats.Connect(s.ClientURL())
 	if err != nil {
 		t.Fatal(err)
@@ -60,7 +59,7 @@ func TestStart_keepsItsDataAcrossARestart(t *testing.T) {
 		t.Errorf("the store is not in the directory given: %v", err)
 	}
 
-	again := start(t, natsd.Options{Dir: dir, Listen: addr, MaxStore: 64 << 20})
+	again := start(t, natsd.Options{Dir: dir, Listen: "127.0.0.1:-1", MaxStore: 64 << 20})
 	nc, err = nats.Connect("", nats.InProcessServer(again))
 	if err != nil {
 		t.Fatal(err)

@@ -24,7 +24,7 @@ import (
 
 // documented is the program of docs/sipgotap.md.
 func documented(ctx context.Context, srv *sipgo.Server, udp net.PacketConn, secure net.Listener, collector string) error {
-	tap := sipgotap.New(sipgotap.Options{Agent: trace.Agent{Name: "edge1"}, Log: slog.New(slog.DiscardHandler)})
+	tap := sipgotap.New(sipgotap.Options{Agent: trace.Agent{Name: "edge1"}, Log: slog.New(slog.DiscardHandler), Settle: time.Second})
 	sink, err := sipgotap.NewHEPSink(collector)
 	if err != nil {
 		return err
@@ -63,7 +63,7 @@ func TestDocs_showTheProgramThatIsTested(t *testing.T) {
 	}
 	_, code, _ := strings.Cut(string(page), "```go\n")
 	code, _, _ = strings.Cut(code, "```")
-	code = strings.NewReplacer(`"hep+udp://127.0.0.1:9060"`, "collector", "slog.Default()", "slog.New(slog.DiscardHandler)").Replace(code)
+	code = strings.NewReplacer(`"hep+udp://127.0.0.1:9060"`, "collector", "slog.Default()", "slog.New(slog.DiscardHandler), Settle: time.Second").Replace(code)
 	var shown []string
 	for line := range strings.Lines(code) {
 		shown = append(shown, normal(line))

@@ -125,9 +125,7 @@ func (s *HEPSink) Write(ctx context.Context, events []trace.Event) error {
 
 // send sends events over the connection there is.
 func (s *HEPSink) send(ctx context.Context, events []trace.Event) (rejected trace.Rejected, err error) {
-	_ = s.conn.SetWriteDeadline(time.Now().Add(hepTimeout))
-	stop := context.AfterFunc(ctx, func() { _ = s.conn.SetWriteDeadline(time.Unix(1, 0)) })
-	defer stop()
+	defer s.conn.hurry(ctx)()
 	s.buf = s.buf[:0]
 	for i := range events {
 		if s.buf, err = s.append(s.buf, &events[i]); err != nil {
@@ -229,6 +227,22 @@ func (h *hepConn) Write(b []byte) (int, error) {
 		err = cmp.Or(h.gone, err)
 	}
 	return n, err
+}
+
+// hurry bounds what is written until the func it returns has been called, by
+// hepTimeout and by ctx. Behind that nothing touches the connection any more.
+func (h *hepConn) hurry(ctx context.Context) (done func()) {
+	_ = h.SetWriteDeadline(time.Now().Add(hepTimeout))
+	hurried := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(hurried)
+		_ = h.SetWriteDeadline(time.Unix(1, 0))
+	})
+	return func() {
+		if !stop() {
+			<-hurried
+		}
+	}
 }
 
 // Close closes the connection and waits for its reader.

@@ -176,6 +176,31 @@ func TestHEPSink_aPeerThatReadsNothingEndsWithTheContext(t *testing.T) {
 	}
 }
 
+func TestHEPSink_aContextThatEndsLeavesNothingBehind(t *testing.T) {
+	c, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	s, err := NewHEPSink("hep+udp://" + c.LocalAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := events(2)
+	for range 2000 {
+		if err := s.Write(t.Context(), list[:1]); err != nil { // what ended before is of no more effect
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		go cancel()
+		_ = s.Write(ctx, list) // as it likes
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		<-ctx.Done()
+	}
+}
+
 func TestHEPSink_rejectsWhatCannotBeSent(t *testing.T) {
 	c, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {

@@ -21,6 +21,7 @@ import (
 func TestMain(m *testing.M) {
 	sip.SetDefaultLogger(slog.New(slog.DiscardHandler))
 	sip.UDPMTUSize = 65000
+	sip.SetTimers(time.Minute, time.Minute, time.Minute) // nothing is sent again while a machine is busy
 	New(Options{}).Install()()
 	goleak.VerifyTestMain(m)
 }
@@ -61,7 +62,7 @@ func drain(t testing.TB, tap *Tap) []trace.Event {
 // waitFor waits until something is so.
 func waitFor(t testing.TB, what string, so func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !so(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !so(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain: %s", what)
 		}

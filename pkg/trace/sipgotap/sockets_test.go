@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -56,10 +57,23 @@ func settled(t *testing.T, tap *Tap, peers ...*peer) []seen {
 	return seenIn(drain(t, tap))
 }
 
-// agent is a user agent of sipgo that answers calls. It ends with the test.
-func agent(t *testing.T, options ...sipgo.UserAgentOption) (*sipgo.UserAgent, *sipgo.Server) {
+// An answerer is a server of sipgo that answers calls.
+type answerer struct {
+	*sipgo.Server
+	calls, acks atomic.Int64
+}
+
+// acked waits until every call is acknowledged. For an ACK that it comes to only
+// after its sockets are closed sipgo opens another one, and nobody closes that.
+func (a *answerer) acked(t *testing.T) {
 	t.Helper()
-	ua, err := sipgo.NewUA(options...)
+	waitFor(t, "every call acknowledged", func() bool { return a.acks.Load() >= a.calls.Load() })
+}
+
+// agent is a user agent of sipgo that answers calls. It ends with the test.
+func agent(t *testing.T) *answerer {
+	t.Helper()
+	ua, err := sipgo.NewUA()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,17 +87,20 @@ func agent(t *testing.T, options ...sipgo.UserAgentOption) (*sipgo.UserAgent, *s
 			t.Errorf("respond %d: %v", status, err)
 		}
 	}
+	a := &answerer{Server: srv}
 	srv.OnInvite(func(req *sip.Request, tx sip.ServerTransaction) {
+		a.calls.Add(1)
 		answer(req, tx, 180, "Ringing")
 		answer(req, tx, 200, "OK")
 	})
-	srv.OnAck(func(*sip.Request, sip.ServerTransaction) {})
+	srv.OnAck(func(*sip.Request, sip.ServerTransaction) { a.acks.Add(1) })
 	srv.OnBye(func(req *sip.Request, tx sip.ServerTransaction) { answer(req, tx, 200, "OK") })
-	return ua, srv
+	return a
 }
 
 // call is what a phone does that calls the agent and hangs up.
-func call(p *peer, callID string) {
+func call(t *testing.T, agent *answerer, p *peer, callID string) {
+	t.Helper()
 	via := []byte("SIP/2.0/UDP 192.0.2.1:5060")
 	mine := []byte(fmt.Sprintf("SIP/2.0/%s %s;rport", strings.ToUpper(p.transport.String()), p.local))
 	send := p.send
@@ -98,6 +115,7 @@ func call(p *peer, callID string) {
 	send(bytes.Replace(request("ACK", callID, 1, 0), via, mine, 1))
 	send(bytes.Replace(request("BYE", callID, 2, 0), via, mine, 1))
 	p.await("SIP/2.0 200")
+	agent.acked(t)
 }
 
 // serve runs a server until the test ends.
@@ -162,8 +180,8 @@ func TestTap_seesEveryMessageOfAServerOnce(t *testing.T) {
 				if how.install {
 					defer tap.Install()()
 				}
-				_, srv := agent(t)
-				socket := listen(t, tap, srv, transport, how.wrap, serverTLS)
+				srv := agent(t)
+				socket := listen(t, tap, srv.Server, transport, how.wrap, serverTLS)
 				var peers []*peer
 				for i, host := range []string{"127.0.0.1", "127.0.0.2", "::1"} {
 					if host == "127.0.0.2" && !how.wrap && transport == trace.UDP {
@@ -175,7 +193,7 @@ func TestTap_seesEveryMessageOfAServerOnce(t *testing.T) {
 					} else {
 						p = dialPeer(t, transport, at(host, socket), clientTLS)
 					}
-					call(p, fmt.Sprintf("call-%d", i))
+					call(t, srv, p, fmt.Sprintf("call-%d", i))
 					peers = append(peers, p)
 				}
 				same(t, tap, settled(t, tap, peers...), peers...)
@@ -275,8 +293,8 @@ func dialOut(client *sipgo.Client, transport trace.Transport, to netip.AddrPort)
 func TestTap_seesBothEndsOfACallInsideOneProgram(t *testing.T) {
 	tap := New(Options{})
 	defer tap.Install()()
-	_, srv := agent(t)
-	socket := listen(t, tap, srv, trace.TCP, true, nil)
+	srv := agent(t)
+	socket := listen(t, tap, srv.Server, trace.TCP, true, nil)
 	ua, err := sipgo.NewUA()
 	if err != nil {
 		t.Fatal(err)
@@ -317,11 +335,11 @@ func TestTap_aDeadSinkDelaysNoCall(t *testing.T) {
 			return ctx.Err()
 		}))
 	}()
-	_, srv := agent(t)
-	socket := listen(t, tap, srv, trace.UDP, true, nil)
+	srv := agent(t)
+	socket := listen(t, tap, srv.Server, trace.UDP, true, nil)
 	p := udpPeer(t, "127.0.0.1", at("127.0.0.1", socket))
 	for i := range 500 {
-		call(p, fmt.Sprintf("call-%d", i)) // it fails the test if nobody answers
+		call(t, srv, p, fmt.Sprintf("call-%d", i)) // it fails the test if nobody answers
 	}
 	waitFor(t, "every message seen", func() bool { return tap.Stats().Seen >= uint64(len(p.notes)) })
 	s := tap.Stats()

@@ -45,7 +45,7 @@ type Options struct {
 func (o Options) withDefaults() Options {
 	o.Buffer = max(cmp.Or(o.Buffer, 16<<20), minBuffer)
 	o.Settle = max(cmp.Or(o.Settle, 200*time.Millisecond), 0)
-	o.MaxMarks = cmp.Or(o.MaxMarks, 1<<16)
+	o.MaxMarks = max(cmp.Or(o.MaxMarks, 1<<16), 1)
 	o.Ports = maps.Clone(o.Ports)
 	o.Flush = cmp.Or(o.Flush, 2*time.Second)
 	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))

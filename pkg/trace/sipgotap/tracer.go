@@ -92,7 +92,9 @@ func (t *Tap) sees(way trace.Direction, said, laddr, raddr string, b []byte) {
 	default: // a message to a call
 		l := t.tracedLeg(transport, laddr, raddr)
 		l.direction = way
-		t.datagram(at, &l, b, false)
+		// What fills sipgo's buffer was longer: no datagram is as long as it should be set.
+		cut := transport == trace.UDP && way == trace.In && len(b) == int(sip.TransportBufferReadSize)
+		t.datagram(at, &l, b, cut)
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/emiago/sipgo/sip"
+
 	"github.com/seed-452fa805/siptrace/pkg/trace"
 )
 
@@ -18,7 +20,7 @@ func TestInstall_portsTellTheTransport(t *testing.T) {
 	}
 	tap := New(Options{Ports: map[uint16]trace.Transport{addrPort(l.Addr()).Port(): trace.TLS}})
 	defer tap.Install()()
-	_, srv := agent(t)
+	srv := agent(t)
 	serve(t, l, func() error { return srv.ServeTLS(l) })
 	p := dialPeer(t, trace.TLS, at("127.0.0.1", l.Addr()), clientTLS)
 	p.send(request("BYE", "a", 1, 0)) // its Via says UDP
@@ -89,5 +91,17 @@ func TestRegistry_knowsAClosedSocketForAWhile(t *testing.T) {
 	tap.wrapped.add(socket{local: "x"})()
 	if n := len(tap.wrapped.open); n != 1 {
 		t.Errorf("%d sockets known, want 1", n)
+	}
+}
+
+func TestTracer_saysWhenADatagramWasCut(t *testing.T) {
+	tap := New(Options{})
+	long := request("MESSAGE", "a", 1, 60_000)
+	for _, n := range []int{int(sip.TransportBufferReadSize), int(sip.TransportBufferReadSize) - 1} {
+		tap.Tracer().SIPTraceRead("UDP", here.String(), there.String(), long[:n])
+	}
+	got := drain(t, tap)
+	if len(got) != 2 || !got[0].Flags.Has(trace.Truncated) || got[1].Flags.Has(trace.Truncated) {
+		t.Errorf("%d events, want two of which the one that fills the buffer is flagged", len(got))
 	}
 }
