@@ -35,7 +35,7 @@ func (fetch Fetch) Find(ctx context.Context, q trace.Query) iter.Seq2[trace.Even
 func (fetch Fetch) walk(ctx context.Context, q trace.Query, desc, whole bool) iter.Seq2[Row, error] {
 	return func(yield func(Row, error) bool) {
 		p := Page{Query: q, Desc: desc, Events: whole, Size: pageSize}
-		if q.Limit > 0 {
+		if q.Limit > 0 && !q.Addr.IsValid() && q.Port == 0 { // else not every row of a page matches
 			p.Size = min(pageSize, q.Limit)
 		}
 		for {

@@ -98,7 +98,7 @@ func (c *conditions) user(table, user string, events bool) {
 		return
 	}
 	c.add("(t.from_user = %[1]s OR t.to_user = %[1]s OR t.ruri_user = %[1]s OR EXISTS (SELECT 1 FROM "+table+" AS u"+
-		" WHERE u.time_stamp = t.time_stamp AND u.event_id = t.event_id AND u.traced_user = %[1]s))", user)
+		" WHERE u.time_stamp = t.time_stamp AND u.event_id = t.event_id AND u.traced_user = %[1]s"+c.dialect.Fence+"))", user)
 }
 
 func (c *conditions) where() string {

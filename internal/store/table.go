@@ -32,7 +32,7 @@ func CheckNewTable(name string) error {
 	if err := CheckTable(name); err != nil {
 		return err
 	}
-	if strings.HasSuffix(name, "_text") || strings.HasPrefix(name, "pg_") || strings.HasPrefix(name, "sqlite_") || partitionName(name) {
+	if strings.HasSuffix(name, "_text") || strings.HasSuffix(name, "_callid") || strings.HasPrefix(name, "pg_") || strings.HasPrefix(name, "sqlite_") || partitionName(name) {
 		return fmt.Errorf("table name %q is kept for views, partitions and the database itself", name)
 	}
 	return nil

@@ -17,8 +17,8 @@ CREATE TABLE IF NOT EXISTS sip_trace (
   id             bigint      NOT NULL,             -- milliseconds of capture and 16 bits of digest; not unique
   time_stamp     timestamptz NOT NULL,             -- time of capture, with microseconds
   time_us        integer     NOT NULL DEFAULT 0,   -- its microseconds again
-  callid         text        NOT NULL DEFAULT '',
-  traced_user    text        NOT NULL DEFAULT '',  -- '' in the row that stands for the message itself
+  callid         text        COLLATE "C" NOT NULL DEFAULT '',
+  traced_user    text        COLLATE "C" NOT NULL DEFAULT '',  -- '' in the row that stands for the message itself
   msg            bytea       NOT NULL,             -- the message, byte for byte
   method         text        NOT NULL DEFAULT '',  -- of the request, or of a reply's CSeq; hep:100 is no SIP
   status         text        NOT NULL DEFAULT '',  -- of a reply
@@ -100,8 +100,8 @@ SELECT siptrace_make_view(current_schema(), 'sip_trace');
 -- +goose StatementBegin
 -- siptrace_add_partition makes the partition of a trace table that holds the
 -- times from lo up to hi, and reports whether it was not there before. It runs
--- with its owner's rights: a writer needs INSERT and SELECT on the tables and
--- EXECUTE on this.
+-- with its owner's rights: a writer needs INSERT and SELECT on the tables,
+-- EXECUTE on this, and TEMPORARY on the database.
 --
 -- The partition is made apart and attached: made in place it would wait for
 -- every open insert, and every later insert for it. Who drops a partition holds
@@ -118,6 +118,7 @@ DECLARE
   whole regclass := to_regclass(format('%I.%I', sch, trace_table));
   part  record;
 BEGIN
+  PERFORM set_config('search_path', format('%I, pg_temp', sch), true); -- else a caller's temporary tables would come first
   IF NOT EXISTS (SELECT FROM trace_tables t WHERE t.name = trace_table) THEN
     RAISE EXCEPTION 'table "%" is not among the trace tables', trace_table USING ERRCODE = 'object_not_in_prerequisite_state';
   END IF;
@@ -160,6 +161,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
   sch text := current_schema();
 BEGIN
+  PERFORM set_config('search_path', format('%I, pg_temp', sch), true); -- else a caller's temporary tables would come first
   PERFORM pg_advisory_xact_lock(hashtextextended('siptrace:' || sch, 0));
   IF to_regclass(format('%I.%I', sch, trace_table)) IS NOT NULL THEN
     RETURN false;

@@ -43,7 +43,7 @@ func newBatch(o store.Options) *batch {
 // How much is kept for the next batch: buffers for some tables, none too large.
 const (
 	keepTables = 4
-	keepBytes  = 16 << 20
+	keepBytes  = 32 << 20
 )
 
 // reset makes the batch empty.

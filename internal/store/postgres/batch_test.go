@@ -132,3 +132,18 @@ func BenchmarkBatch(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(len(events)), "ns/row")
 }
+
+// As much as a consumer brings at a time: 16 MiB.
+func TestBatch_doesNotAllocateForLargeMessages(t *testing.T) {
+	b, events, entries := testBatch(t, 4000)
+	for i := range events {
+		events[i].Payload = append(events[i].Payload, make([]byte, 4096)...)
+	}
+	n := testing.AllocsPerRun(5, func() {
+		b.reset()
+		b.fill(events, entries, time.Now())
+	})
+	if n > 2 { // a new hour may have begun
+		t.Errorf("%v allocations for %d events, want none", n, len(events))
+	}
+}

@@ -25,7 +25,7 @@ func (w *writing) patient(ctx context.Context, i int) (*patient, error) {
 		return &patient{writing: w, tuples: t, target: t.table.ident}, nil
 	}
 	stage := fmt.Sprintf("siptrace_stage_%d", i)
-	_, err := w.exec(ctx, "CREATE TEMP TABLE "+stage+" (LIKE "+t.table.ident+" INCLUDING CONSTRAINTS) ON COMMIT DROP")
+	_, err := w.exec(ctx, "CREATE TEMP TABLE "+stage+" (LIKE "+t.table.ident+" INCLUDING CONSTRAINTS INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING IDENTITY) ON COMMIT DROP")
 	columns, stage := t.table.layout.names(), "pg_temp."+stage
 	return &patient{
 		writing: w,

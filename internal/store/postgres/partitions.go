@@ -19,7 +19,9 @@ func (s *Store) addPartitions(ctx context.Context, c *pgx.Conn, t *tuples) error
 		return nil
 	}
 	for _, hour := range t.table.missing(t.hours) {
-		err := s.addPartition(ctx, c, t.table.schema, t.table.name, time.Unix(hour*3600, 0))
+		err := s.within(ctx, func(ctx context.Context) error { // each has its time: a batch may need many
+			return s.addPartition(ctx, c, t.table.schema, t.table.name, time.Unix(hour*3600, 0))
+		})
 		if err != nil && !inTheWay(err) {
 			return err
 		}

@@ -147,24 +147,26 @@ func (w *writing) once(ctx context.Context) error {
 
 // gather makes the batch's rows, and the partitions that they go to.
 func (w *writing) gather(ctx context.Context) error {
-	return w.store.within(ctx, func(ctx context.Context) error {
+	err := w.store.within(ctx, func(ctx context.Context) error {
 		entries, err := w.entries(ctx)
 		if err != nil {
 			return err
 		}
 		w.batch.fill(w.events, entries, w.store.now())
 		if w.hold {
-			if err := w.holdPartitions(ctx); err != nil {
-				return err
-			}
-		}
-		for _, t := range w.batch.tuples {
-			if err := w.store.addPartitions(ctx, w.conn, t); err != nil {
-				return err
-			}
+			return w.holdPartitions(ctx)
 		}
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	for _, t := range w.batch.tuples {
+		if err := w.store.addPartitions(ctx, w.conn, t); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // put sends the rows of every table.

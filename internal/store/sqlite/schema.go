@@ -131,6 +131,11 @@ func (c *conn) createTable(ctx context.Context, name string) error {
 	if found, err := c.exists(ctx, name); found || err != nil {
 		return err
 	}
+	if taken, err := c.texts(ctx, `SELECT type FROM sqlite_schema WHERE name = ? AND type <> 'trigger'`, name); err != nil {
+		return err
+	} else if len(taken) > 0 {
+		return fmt.Errorf("%w: %s is the name of an index or a view", errNewTable, name)
+	}
 	if !slices.Contains(tables, name) && len(tables) >= store.MaxTables {
 		return fmt.Errorf("%w: there are %d already", errNewTable, len(tables))
 	}

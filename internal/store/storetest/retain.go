@@ -3,6 +3,7 @@ package storetest
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -63,6 +64,46 @@ func testRetain(t *testing.T, open Open) {
 		}
 		wantFound(t, s, trace.Query{}, events[0])
 		wantFound(t, s, trace.Query{Table: "other"})
+	})
+	t.Run("drops the oldest of all tables, not of the first by name", func(t *testing.T) {
+		s := open(t, store.Options{})
+		if err := s.Schema.CreateTable(t.Context(), "a_lab"); err != nil {
+			t.Fatal(err)
+		}
+		write(t, s, NewTraffic(1, now.Add(-30*day)).Events(10_000)...)
+		young := event("a@b", 0, inTable("a_lab"), func(e *trace.Event) { e.Time = now.Add(-3 * day) })
+		write(t, s, young)
+		for _, dry := range []bool{true, false} {
+			dropped, err := s.Schema.Retain(t.Context(), store.Retention{Bytes: 4 << 20, DryRun: dry})
+			if err != nil || len(dropped) != 1 || !strings.HasPrefix(dropped[0], store.DefaultTable) {
+				t.Errorf("dropped %q, %v; want rows of %s alone", dropped, err, store.DefaultTable)
+			}
+		}
+		wantFound(t, s, trace.Query{Table: "a_lab"}, young)
+	})
+	t.Run("takes no other table's bytes for those of the one it is told", func(t *testing.T) {
+		s := open(t, store.Options{})
+		if err := s.Schema.CreateTable(t.Context(), "lab"); err != nil {
+			t.Fatal(err)
+		}
+		small := event("a@b", 0, inTable("lab"), func(e *trace.Event) { e.Time = now.Add(-3 * day) })
+		write(t, s, NewTraffic(1, now.Add(-time.Hour)).Events(10_000)...)
+		write(t, s, small)
+		_, _ = s.Schema.Retain(t.Context(), store.Retention{Table: "lab", Bytes: 4 << 20}) // it may refuse
+		wantFound(t, s, trace.Query{Table: "lab"}, small)
+	})
+	t.Run("goes on when a table was dropped by hand", func(t *testing.T) {
+		s := open(t, store.Options{})
+		if err := s.Schema.CreateTable(t.Context(), "lab"); err != nil {
+			t.Fatal(err)
+		}
+		write(t, s, events[0])
+		s.Exec(t, `DROP VIEW lab_text`)
+		s.Exec(t, `DROP TABLE lab`)
+		if _, err := s.Schema.Retain(t.Context(), store.Retention{Age: day}); err != nil {
+			t.Error(err)
+		}
+		wantFound(t, s, trace.Query{})
 	})
 	t.Run("takes what comes for a time that was dropped", func(t *testing.T) {
 		s := open(t, store.Options{})

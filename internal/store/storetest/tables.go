@@ -114,7 +114,7 @@ func testTables(t *testing.T, open Open) {
 	})
 	t.Run("makes no table of a name that is kept for other things", func(t *testing.T) {
 		s := open(t, store.Options{CreateTables: true})
-		for _, name := range []string{"sip_trace_p20300101", "sip_trace_p20300101_23", "other_text", "pg_other", "sqlite_other"} {
+		for _, name := range []string{"sip_trace_p20300101", "sip_trace_p20300101_23", "other_text", "sip_trace_callid", "pg_other", "sqlite_other"} {
 			if err := s.Schema.CreateTable(t.Context(), name); err == nil {
 				t.Errorf("CreateTable made %s", name)
 			}

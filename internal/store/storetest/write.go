@@ -57,6 +57,13 @@ func testWrite(t *testing.T, open Open) {
 		wantUsers(t, s, "alice", "bob")
 		wantFound(t, s, trace.Query{}, e)
 	})
+	t.Run("passes over a duplicate also where somebody has added a column", func(t *testing.T) {
+		s := open(t, store.Options{})
+		write(t, s, event("a@b", 0))
+		s.Exec(t, `ALTER TABLE sip_trace ADD COLUMN tenant text NOT NULL DEFAULT 'x'`)
+		write(t, s, event("a@b", 0), event("c@d", 1))
+		wantFound(t, s, trace.Query{}, event("a@b", 0), event("c@d", 1))
+	})
 	t.Run("adds the rows of users that come later", func(t *testing.T) {
 		s := open(t, store.Options{})
 		write(t, s, event("a@b", 0, users("alice"), flags(trace.UsersOnly)))
