@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -28,6 +31,10 @@ const (
 
 	// maxArrived is how many deliveries are remembered for the next Write.
 	maxArrived = 64 << 10
+
+	// tryFor is how long a destination that is given up is tried again, now
+	// and then, while the others wait.
+	tryFor = time.Second
 )
 
 // Addressed is the sink of the events that name destinations of their own. It
@@ -53,6 +60,9 @@ type Addressed struct {
 	arrived map[arrival]bool // of Writes that failed
 	routes  *routes
 	swept   chan struct{} // closed when idle routes are no longer looked for
+
+	mu  sync.Mutex
+	sip map[Destination]bool // plain SIP, named by events and allowed
 }
 
 // plan is what a text that named a destination means.
@@ -80,6 +90,7 @@ func NewAddressed(allow Allow, o Options, reg prometheus.Registerer, log *slog.L
 	a := &Addressed{
 		allow: allow, o: o, m: m, count: m.of(addressedLabel), log: log, life: newLife(), turn: newTurn(),
 		plans: make(map[string]plan), arrived: make(map[arrival]bool), swept: make(chan struct{}),
+		sip: make(map[Destination]bool),
 	}
 	a.routes = newRoutes(func(d Destination) (Sink, error) { return open(d, o, m, addressedLabel, log) })
 	go a.sweep()
@@ -177,7 +188,26 @@ func (a *Addressed) plan(text string) plan {
 		clear(a.plans)
 	}
 	a.plans[text] = p
+	if p.reason == "" && p.d.Scheme == SIPUDP {
+		a.note(p.d)
+	}
 	return p
+}
+
+// note remembers a destination of plain SIP, as long as there are not too many.
+func (a *Addressed) note(d Destination) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.sip) < maxPlans {
+		a.sip[d] = true
+	}
+}
+
+// SIP are the destinations of plain SIP that events have named so far.
+func (a *Addressed) SIP() []Destination {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Collect(maps.Keys(a.sip))
 }
 
 // fromAfar reports what in a destination is for this machine's owner to say.
@@ -226,12 +256,17 @@ func (a *Addressed) write(ctx context.Context, p *parcel) {
 		return
 	}
 	defer a.routes.give(r)
-	now := time.Now()
-	if r.givenUp(now, a.o.GiveUp) && now.Before(r.again) {
-		p.reject(a.count, reasonUnreachable, r.err)
-		return
+	now, try := time.Now(), ctx
+	if r.givenUp(now, a.o.GiveUp) {
+		if now.Before(r.again) {
+			p.reject(a.count, reasonUnreachable, r.err)
+			return
+		}
+		var cancel context.CancelFunc
+		try, cancel = context.WithTimeout(ctx, tryFor)
+		defer cancel()
 	}
-	err = r.sink.Write(ctx, p.events)
+	err = r.sink.Write(try, p.events)
 	var no trace.Rejected
 	switch {
 	case err == nil:

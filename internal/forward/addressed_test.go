@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -214,6 +215,29 @@ func TestAddressed_givesUpADestinationUntilItIsBack(t *testing.T) {
 	c.hasOnce(t, events)
 }
 
+func TestAddressed_triesOneThatIsGivenUpForAMomentOnly(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // the kernel accepts; nobody shakes hands
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	up, away := listenUDP(t, "127.0.0.1:0"), "hep+tls://"+silent.Addr().String()
+	a, _ := openAddressed(t, Options{DialTimeout: time.Hour}, "127.0.0.1")
+	r, err := a.routes.take(parse(t, away))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.bad(errNotConnected, time.Now().Add(-time.Hour))
+	a.routes.give(r)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	no := rejections(t, a.Write(ctx, []trace.Event{to(0, away), to(1, "hep+udp://"+up.addr())}))
+	if len(no) != 1 || no[0].Index != 0 || no[0].Reason != reasonUnreachable {
+		t.Errorf("rejected %+v, want event 0", no)
+	}
+	up.take(t, 1)
+}
+
 func TestAddressed_keepsFewDestinationsOpen(t *testing.T) {
 	c := listenUDP(t, "127.0.0.1:0")
 	a, _ := openAddressed(t, Options{}, "127.0.0.1")
@@ -221,8 +245,10 @@ func TestAddressed_keepsFewDestinationsOpen(t *testing.T) {
 	for i := range 3 * maxRoutes {
 		events = append(events, to(i, fmt.Sprintf("hep+udp://%s?capture-id=%d", c.addr(), i)))
 	}
-	deliver(t, a, events)
-	c.take(t, len(events))
+	for part := range slices.Chunk(events, socketful) {
+		deliver(t, a, part)
+		c.take(t, len(part))
+	}
 	if got := a.routes.size(); got != maxRoutes {
 		t.Errorf("%d destinations are open, want %d", got, maxRoutes)
 	}

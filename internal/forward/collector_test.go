@@ -25,6 +25,11 @@ type datagram struct {
 	from netip.AddrPort
 }
 
+// socketful is how many events of a test the receive buffer of a UDP socket has
+// room for, also where the system allows no more than 208 KiB: so many arrive,
+// however late they are taken. They are more than two batches.
+const socketful = 150
+
 // listenUDP listens on an address, with port 0 on any that is free.
 func listenUDP(t testing.TB, addr string) *udpCollector {
 	t.Helper()

@@ -148,6 +148,7 @@ func (s *datagrams) open(ctx context.Context) error {
 	s.sock, err = dialUDP(s.d.From, to)
 	if err != nil {
 		s.count.trouble(troubleDial)
+		s.target.failed(to.Addr())
 		return err
 	}
 	return nil

@@ -18,7 +18,7 @@ import (
 func TestUDP_sendsEveryEventInOrder(t *testing.T) {
 	c := listenUDP(t, "127.0.0.1:0")
 	s := openSink(t, "hep+udp://"+c.addr(), Options{})
-	events := invites(500) // more than one batch
+	events := invites(socketful)
 	deliver(t, s, events)
 	size := 0
 	for i, p := range c.take(t, len(events)) {
@@ -28,8 +28,8 @@ func TestUDP_sendsEveryEventInOrder(t *testing.T) {
 		size += p.Size()
 	}
 	name := s.d.Name()
-	if got := metric(t, s.reg, "events_sent_total", name); got != 500 {
-		t.Errorf("events_sent_total = %v, want 500", got)
+	if got := metric(t, s.reg, "events_sent_total", name); got != socketful {
+		t.Errorf("events_sent_total = %v, want %d", got, socketful)
 	}
 	if got := metric(t, s.reg, "bytes_sent_total", name); got != float64(size) {
 		t.Errorf("bytes_sent_total = %v, want %d", got, size)
@@ -254,7 +254,7 @@ func TestUDP_failsWhileTheFallbackIsAway(t *testing.T) {
 func TestUDP_holdsBackWhileNobodyListens(t *testing.T) {
 	addr := closedPort(t, "udp")
 	s := openSink(t, "hep+udp://"+addr, Options{})
-	events := invites(200)
+	events := invites(socketful)
 	for range 3 {
 		err := s.Write(t.Context(), events)
 		if !errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, trace.ErrPermanent) {
@@ -324,7 +324,7 @@ func TestUDP_sendsToSeveralDestinationsFromOnePort(t *testing.T) {
 func TestUDP_losesNothingWhenTheCollectorRestarts(t *testing.T) {
 	first := listenUDP(t, "127.0.0.1:0")
 	s := openSink(t, "hep+udp://"+first.addr(), Options{})
-	events := invites(300)
+	events := invites(100 + socketful)
 	deliver(t, s, events[:100])
 	first.take(t, 100)
 	_ = first.conn.Close()
@@ -335,7 +335,7 @@ func TestUDP_losesNothingWhenTheCollectorRestarts(t *testing.T) {
 	}
 	second := listenUDP(t, first.addr())
 	deliver(t, s, events[100:])
-	for i, p := range second.take(t, 200) {
+	for i, p := range second.take(t, socketful) {
 		if !bytes.Equal(p.Payload, events[100+i].Payload) {
 			t.Fatalf("packet %d is not event %d", i, 100+i)
 		}

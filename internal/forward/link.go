@@ -111,9 +111,15 @@ func (l *link) written() uint64 { return l.conn.tcp.written.Load() }
 func (l *link) write(ctx context.Context, b []byte, timeout time.Duration) error {
 	err := l.conn.tcp.SetWriteDeadline(time.Now().Add(timeout))
 	if err == nil {
-		stop := context.AfterFunc(ctx, func() { _ = l.conn.tcp.SetWriteDeadline(time.Unix(1, 0)) })
+		cut := make(chan struct{})
+		stop := context.AfterFunc(ctx, func() {
+			defer close(cut)
+			_ = l.conn.tcp.SetWriteDeadline(time.Unix(1, 0))
+		})
 		_, err = l.conn.Write(b)
-		stop()
+		if !stop() {
+			<-cut // or it would cut the next write
+		}
 	}
 	if err == nil {
 		return nil

@@ -59,7 +59,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		{&m.fallback, "events_fallback_total", "Events too long for UDP that the fallback destination took.", false},
 		{&m.connects, "connects_total", "Connections made to collectors.", false},
 		{&m.skipped, "events_skipped_total", "Events that are not for the destination, by reason.", true},
-		{&m.rejected, "events_rejected_total", "Events that cannot be sent, by reason.", true},
+		{&m.rejected, "events_rejected_total", "Events that cannot be sent, by reason. A batch that is tried again counts them again.", true},
 		{&m.troubles, "errors_total", "What went wrong on the way and is tried again, by kind.", true},
 	} {
 		labels := []string{"destination"}

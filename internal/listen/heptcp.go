@@ -38,6 +38,8 @@ type HEPTCP struct {
 	bad   *complaints
 	marks *marking
 	log   *slog.Logger
+
+	repeats repeats // of all connections
 }
 
 // ListenHEPTCP opens a TCP socket at addr. An addr without host is every

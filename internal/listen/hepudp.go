@@ -59,6 +59,10 @@ func (s *HEPUDP) Run(ctx context.Context, sink trace.Sink) error {
 // batch hands on what the last read brought.
 func (s *HEPUDP) batch(ctx context.Context, sink trace.Sink, n int) {
 	s.each(n, func(i int, b []byte) (drop, error) {
+		if s.in.full() { // of what was compressed
+			s.handOn(ctx, &s.in.batch, sink)
+			s.in.shrink()
+		}
 		e, why, err := s.in.add(b)
 		if e != nil && e.Time.IsZero() && !s.in.stamp(e, s.recv.at(i)) {
 			why = dropLoop

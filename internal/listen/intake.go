@@ -2,6 +2,7 @@ package listen
 
 import (
 	"crypto/subtle"
+	"errors"
 	"time"
 
 	"github.com/seed-452fa805/siptrace/pkg/hep"
@@ -14,10 +15,11 @@ type intake struct {
 	batch
 	auth    []byte // the key a packet must bring; empty is none
 	guard   *Guard // nil lets everything in
-	repeats repeats
+	repeats *repeats
 	marks   marks
 
 	dec    hep.Decoder
+	large  bool // dec has inflated what it should not keep the room for
 	packet hep.Packet
 	names  trace.Names
 }
@@ -26,11 +28,23 @@ type intake struct {
 // itself on the bus what to do with an event: strangers are not to tell it.
 func newIntake(count *counters, auth string, guard *Guard, m *marking) *intake {
 	return &intake{
-		batch: newBatch(count),
-		auth:  []byte(auth),
-		guard: guard,
-		marks: marks{marking: m},
-		dec:   hep.Decoder{Lenient: true, Private: hep.VendorSiptrace},
+		batch:   newBatch(count),
+		auth:    []byte(auth),
+		guard:   guard,
+		repeats: new(repeats),
+		marks:   marks{marking: m},
+		dec:     newDecoder(),
+	}
+}
+
+func newDecoder() hep.Decoder { return hep.Decoder{Lenient: true, Private: hep.VendorSiptrace} }
+
+// shrink lets go of the room for inflated payloads if it is large: each
+// connection has a decoder, and may be silent for hours. The batch is empty.
+func (in *intake) shrink() {
+	if in.large {
+		in.dec, in.packet, in.large = newDecoder(), hep.Packet{}, false
+		clear(in.events[:cap(in.events)]) // they hold payloads still
 	}
 }
 
@@ -38,7 +52,9 @@ func newIntake(count *counters, auth string, guard *Guard, m *marking) *intake {
 // The event aliases b. Its time is zero if the packet has none.
 func (in *intake) add(b []byte) (*trace.Event, drop, error) {
 	p := &in.packet
-	if err := in.dec.Decode(p, b); err != nil {
+	err := in.dec.Decode(p, b)
+	in.large = in.large || p.CompressedPayload != nil && len(p.Payload) > fullScratch || errors.Is(err, hep.ErrInflate)
+	if err != nil {
 		return nil, dropOf(err, len(b)), err
 	}
 	switch {

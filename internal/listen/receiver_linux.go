@@ -101,6 +101,16 @@ func (r *receiver) receive() (int, error) {
 	return r.n, nil
 }
 
+// poll is receive without waiting. 0 is nothing there, or trouble.
+func (r *receiver) poll() int {
+	r.rearm()
+	if err := r.conn.Control(func(fd uintptr) { r.recvmmsg(fd) }); err != nil {
+		return 0
+	}
+	r.countDrops()
+	return r.n
+}
+
 // recvmmsg is the system call. It is false if there is nothing to read yet.
 func (r *receiver) recvmmsg(fd uintptr) bool {
 	for {

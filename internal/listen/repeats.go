@@ -2,6 +2,7 @@ package listen
 
 import (
 	"encoding/binary"
+	"sync"
 	"time"
 
 	"github.com/seed-452fa805/siptrace/pkg/trace"
@@ -25,8 +26,11 @@ const (
 // given the time of their coming, so each round would make a new event of them.
 //
 // It remembers the latest 32,768 messages. The zero value is ready and has no
-// memory yet.
-type repeats struct{ shelves [][repeatShelf]repeat }
+// memory yet. It is for several goroutines.
+type repeats struct {
+	mu      sync.Mutex
+	shelves [][repeatShelf]repeat
+}
 
 type repeat struct {
 	key   uint64
@@ -37,12 +41,14 @@ type repeat struct {
 // tooMany notes e, whose time is that of its coming, and reports whether the
 // same message has come too often.
 func (r *repeats) tooMany(e *trace.Event) bool {
-	if r.shelves == nil {
-		r.shelves = make([][repeatShelf]repeat, repeatShelves)
-	}
 	twin := *e
 	twin.Time = time.Unix(0, 0)
 	twin.Identify()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.shelves == nil {
+		r.shelves = make([][repeatShelf]repeat, repeatShelves)
+	}
 	key := binary.BigEndian.Uint64(twin.ID[8:])
 	now := e.Time.Unix()
 	shelf := &r.shelves[key%repeatShelves]

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -15,13 +16,13 @@ import (
 )
 
 // serve takes what one agent sends until either side ends it.
-func (s *HEPTCP) serve(ctx context.Context, conn net.Conn, sink trace.Sink) {
-	from := peer(conn)
+func (s *HEPTCP) serve(ctx context.Context, tcp net.Conn, sink trace.Sink) {
+	conn, from := tcp, peer(tcp)
 	defer func() { _ = conn.Close() }()
-	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	stop := context.AfterFunc(ctx, func() { _ = tcp.Close() }) // conn may become another
 	defer stop()
 	if s.tls != nil {
-		secure := tls.Server(conn, s.tls)
+		secure := tls.Server(tcp, s.tls)
 		if err := s.handshake(ctx, secure); err != nil {
 			s.conns.refused.Inc()
 			if ctx.Err() == nil {
@@ -37,6 +38,7 @@ func (s *HEPTCP) serve(ctx context.Context, conn net.Conn, sink trace.Sink) {
 	s.log.Debug("agent connected", "from", from)
 
 	st := &stream{ctx: ctx, conn: conn, from: from, sink: sink, in: newIntake(s.count, s.o.Auth, s.o.Guard, s.marks), s: s}
+	st.in.repeats = &s.repeats // one memory for all connections
 	err := st.run()
 	s.log.Debug("agent gone", "from", from, "err", err)
 	if why := endOf(err); why != 0 && ctx.Err() == nil {
@@ -71,6 +73,7 @@ type stream struct {
 	sink trace.Sink
 	in   *intake
 	s    *HEPTCP
+	got  int64 // bytes off the connection
 }
 
 // run takes packet after packet off the stream, until it ends or goes wrong.
@@ -79,7 +82,11 @@ func (st *stream) run() error {
 	r := hep.NewReader(st, hep.SkipFiller(), hep.FrameDeadline(st.conn, st.s.o.FrameTimeout))
 	for {
 		b, err := r.Next()
-		if err != nil {
+		switch {
+		case err == nil:
+		case err != io.EOF && endOf(err) == 0 && st.got > r.Offset():
+			return fmt.Errorf("%w: %w", io.ErrUnexpectedEOF, err) // broken within a packet
+		default:
 			return err
 		}
 		st.packet(b)
@@ -90,10 +97,12 @@ func (st *stream) run() error {
 }
 
 // Read reads the connection for the packet reader. Before it waits for more,
-// it hands on what there is.
+// it hands on what there is, and lets go of what only large packets need.
 func (st *stream) Read(b []byte) (int, error) {
 	st.handOn()
+	st.in.shrink()
 	n, err := st.conn.Read(b)
+	st.got += int64(n)
 	st.s.count.bytes.Add(float64(n))
 	return n, err
 }

@@ -102,13 +102,34 @@ func (s *datagrams) run(ctx context.Context, take func(n int)) error {
 			take(n)
 		}
 		switch {
-		case ctx.Err() != nil, errors.Is(err, net.ErrClosed):
+		case ctx.Err() != nil:
+			s.rest(take)
+			return nil
+		case errors.Is(err, net.ErrClosed):
 			return nil
 		case err != nil && !isPassing(err):
 			return fmt.Errorf("receive %s on %s: %w", s.what, s.Addr(), err)
 		case err != nil:
 			s.bad.add("receive", netip.AddrPort{}, err)
 			pause(ctx, minPause)
+		}
+	}
+}
+
+// restTime is for datagrams that have the time when they were read: the kernel
+// begins to stamp them a moment after the first socket has asked for it.
+const restTime = 250 * time.Millisecond
+
+// rest takes what had come before the source was to end, and waits for nothing.
+func (s *datagrams) rest(take func(n int)) {
+	for end := time.Now().Add(restTime); ; {
+		n := s.recv.poll()
+		if n == 0 {
+			return
+		}
+		take(n)
+		if s.recv.at(n - 1).After(end) {
+			return // the rest came later
 		}
 	}
 }

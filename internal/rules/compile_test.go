@@ -131,6 +131,8 @@ func hostile() []struct {
 		{"expression with a bad pattern", when(`user_agent.matches("(")`), "missing closing"},
 		{"expression with a huge pattern", when(`user_agent.matches("(a{1000}){1000}")`), "when"},
 		{"expression with a large pattern", when(`user_agent.matches("a{900}b{900}")`), "when"},
+		{"expression with a short pattern that repeats", when(`header("Subject").matches("(.?){240}y")`), "when"},
+		{"expression with many patterns", when(`user_agent.matches("(x?){20}y") || user_agent.matches("(x?){20}z")`), "instructions"},
 		{"expression with a pattern from the message", when(`user_agent.matches(from_user)`), "wants its pattern in quotes"},
 		{"expression with a made up pattern", when(`user_agent.matches("a" + from_user)`), "wants its pattern in quotes"},
 		{"expression with a header from the message", when(`header(from_user) == "x"`), "in quotes"},

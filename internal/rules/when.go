@@ -3,6 +3,7 @@ package rules
 import (
 	"errors"
 	"fmt"
+	"regexp/syntax"
 	"strings"
 
 	"cel.dev/cel-go/cel"
@@ -17,7 +18,7 @@ import (
 const (
 	maxExpression = 2048 // characters
 	maxNodes      = 200
-	maxRegex      = 1000 // instructions of one regular expression
+	maxRegex      = 100  // instructions of all regular expressions: each byte of a text may meet them all
 	maxCost       = 1000 // as CEL reckons it
 	maxShort      = 255  // bytes of a variable that an expression sees
 	maxLong       = 1024 // and of a header field
@@ -145,22 +146,46 @@ func expressionError(issues *cel.Issues) error {
 	return errors.Join(all...)
 }
 
-// constantPatterns refuses regular expressions that come from messages: a
-// stranger would write them.
+// constantPatterns refuses regular expressions that come from messages, for a
+// stranger would write them, and those that are too large together: CEL reckons
+// with the length of their text, which counts (x?){200} as nine.
 func constantPatterns(checked *cel.Ast) error {
-	tree := checked.NativeRep()
+	tree, size := checked.NativeRep(), 0
 	var err error
 	ast.PostOrderVisit(tree.Expr(), ast.NewExprVisitor(func(e ast.Expr) {
 		if e.Kind() != ast.CallKind || e.AsCall().FunctionName() != "matches" {
 			return
 		}
 		args := e.AsCall().Args()
-		if _, ok := literal(args[len(args)-1]); !ok {
-			at := tree.SourceInfo().GetStartLocation(e.ID())
-			err = &FieldError{Field: fmt.Sprintf("when:%d:%d:", at.Line(), at.Column()+1), Err: errors.New("matches() wants its pattern in quotes")}
+		pattern, ok := literal(args[len(args)-1])
+		size += instructions(pattern)
+		fault := ""
+		switch {
+		case !ok:
+			fault = "matches() wants its pattern in quotes"
+		case size > maxRegex:
+			fault = fmt.Sprintf("patterns come to %d instructions, more than %d: repeat less", size, maxRegex)
+		default:
+			return
 		}
+		at := tree.SourceInfo().GetStartLocation(e.ID())
+		err = &FieldError{Field: fmt.Sprintf("when:%d:%d:", at.Line(), at.Column()+1), Err: errors.New(fault)}
 	}))
 	return err
+}
+
+// instructions is how large a regular expression is; 0 if it is none, which
+// CEL will say.
+func instructions(pattern string) int {
+	tree, err := syntax.Parse(pattern, syntax.Perl)
+	if err != nil {
+		return 0
+	}
+	program, err := syntax.Compile(tree.Simplify())
+	if err != nil {
+		return 0
+	}
+	return len(program.Inst)
 }
 
 // sizes tells CEL how long the texts are that an expression sees.
