@@ -3,11 +3,13 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"flag"
 	"fmt"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -24,6 +26,7 @@ import (
 
 	"github.com/seed-452fa805/siptrace/pkg/hep"
 	"github.com/seed-452fa805/siptrace/pkg/trace"
+	"github.com/seed-452fa805/siptrace/pkg/trace/sipgotap"
 	"github.com/seed-452fa805/siptrace/pkg/trace/sipmsg"
 )
 
@@ -33,8 +36,10 @@ var (
 	ratio = flag.Int("ratio", 0, "so many calls without a tracer, and with a dead sink, to compare call set-up times")
 )
 
+// TestMain sets sipgo's process-wide variables before any test uses it.
 func TestMain(m *testing.M) {
 	setUp(slog.New(slog.DiscardHandler))
+	sipgotap.New(sipgotap.Options{}).Install()()
 	goleak.VerifyTestMain(m)
 }
 
@@ -65,15 +70,22 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// freePort is a port on loopback that is free for UDP and TCP.
+// handedOut are the ports that tests have been given.
+var handedOut sync.Map
+
+// freePort is a port on loopback that is free for UDP and TCP. It is below those
+// that the system picks by itself, so that nobody takes it before it is used.
 func freePort(t *testing.T) netip.AddrPort {
 	t.Helper()
-	for {
-		c, err := net.ListenPacket("udp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
+	for range 1000 {
+		addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(19_000+rand.IntN(1000)))
+		if _, taken := handedOut.LoadOrStore(addr, true); taken {
+			continue
 		}
-		addr := c.LocalAddr().(*net.UDPAddr).AddrPort()
+		c, err := net.ListenPacket("udp", addr.String())
+		if err != nil {
+			continue
+		}
 		l, err := net.Listen("tcp", addr.String())
 		_ = c.Close()
 		if err == nil {
@@ -81,6 +93,24 @@ func freePort(t *testing.T) netip.AddrPort {
 			return addr
 		}
 	}
+	t.Fatal("no free port")
+	return netip.AddrPort{}
+}
+
+// bound reports whether somebody has a UDP socket at an address. Where the system
+// tells, it does not try to have one there itself: who wants it at that moment
+// would not get it.
+func bound(at netip.AddrPort) bool {
+	table, err := os.ReadFile("/proc/net/udp")
+	if err != nil {
+		c, err := net.ListenPacket("udp", at.String())
+		if err == nil {
+			_ = c.Close()
+		}
+		return err != nil
+	}
+	ip := at.Addr().As4()
+	return strings.Contains(string(table), fmt.Sprintf(": %08X:%04X ", binary.NativeEndian.Uint32(ip[:]), at.Port()))
 }
 
 // start starts a proxy. What it returns ends it and gives its report.
@@ -188,13 +218,7 @@ func startSIPp(t *testing.T, binary, scenario string, at netip.AddrPort, args ..
 			_ = s.cmd.Wait()
 		}
 	})
-	eventually(t, "sipp listens", func() bool {
-		c, err := net.ListenPacket("udp", at.String())
-		if err == nil {
-			_ = c.Close()
-		}
-		return err != nil
-	})
+	eventually(t, "sipp listens", func() bool { return bound(at) })
 	return s
 }
 

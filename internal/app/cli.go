@@ -57,7 +57,23 @@ func parser(name, description string, grammar any, stdout, stderr io.Writer, opt
 		kong.Vars{"version": name + " " + Version},
 		kong.Writers(stdout, stderr),
 		kong.ConfigureHelp(kong.HelpOptions{WrapUpperBound: 110}),
+		kong.ValueFormatter(helpText),
 	}, options...)...)
+}
+
+// helpText is what --help says of a flag, with its default where neither the
+// text nor the flag's placeholder shows one.
+func helpText(v *kong.Value) string {
+	text := kong.DefaultHelpValueFormatter(v)
+	if v.Flag != nil && v.Tag.PlaceHolder == "" || !v.HasDefault || v.Default == "" || v.Default == "0" || strings.Contains(v.Help, "efault") {
+		return text
+	}
+	before, env, ok := strings.Cut(text, " ($")
+	text = strings.TrimSuffix(before, ".") + "; default " + v.Default
+	if ok {
+		return text + " ($" + env
+	}
+	return text + "."
 }
 
 // exited carries the code with which kong wants to leave, after --help.

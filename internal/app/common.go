@@ -80,6 +80,10 @@ type ServiceFlags struct {
 // stopTimeout is how long a service may take to hand over what it holds.
 const stopTimeout = 30 * time.Second
 
+// drainTimeout is how much of that a write that does not come to its end may
+// take, so that time is left to give back what it did not bring.
+const drainTimeout = 20 * time.Second
+
 // Main is a service's whole program: parse, check, run until a signal, and
 // return the exit code.
 func Main(name, description string, s Service, args []string, stdout, stderr io.Writer) int {
@@ -107,7 +111,7 @@ func Main(name, description string, s Service, args []string, stdout, stderr io.
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	return Run(ctx, log, Base(log), s.Module(), Observe(c.HTTP))
+	return Run(ctx, log, Base(log), s.Module(), Observe(c.HTTP, true))
 }
 
 // Base supplies what every module needs: the logger and the metrics.
@@ -165,28 +169,32 @@ func plain(err error) error {
 	return err
 }
 
-// Observe serves metrics, health and readiness for all modules of the app.
-func Observe(addr string) fx.Option {
+// Observe serves metrics, health and readiness for all modules of the app. It
+// waits for an address that is taken, or fails.
+func Observe(addr string, waits bool) fx.Option {
 	if addr == "" {
 		return fx.Options()
 	}
 	return fx.Module("http",
 		fx.Invoke(fx.Annotate(
-			func(lc fx.Lifecycle, log *slog.Logger, reg *prometheus.Registry, checks []telemetry.Check) error {
-				s, err := telemetry.Listen(addr, reg, log, checks...)
-				if err != nil {
-					return err
-				}
-				lc.Append(fx.StartStopHook(func() {
+			func(lc fx.Lifecycle, sd fx.Shutdowner, log *slog.Logger, reg *prometheus.Registry, checks []telemetry.Check) error {
+				open := func() (*telemetry.Server, error) { return telemetry.Listen(addr, reg, log, checks...) }
+				return atPort(lc, sd, newPorts(waits, log), "http", open, func(ctx context.Context, s *telemetry.Server) error {
 					s.Start()
 					log.Info("http ready", "addr", s.Addr().String())
-				}, s.Stop))
-				return nil
+					<-ctx.Done()
+					stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), httpTime)
+					defer cancel()
+					return s.Stop(stop)
+				})
 			},
-			fx.ParamTags("", "", "", `group:"checks"`),
+			fx.ParamTags("", "", "", "", `group:"checks"`),
 		)),
 	)
 }
+
+// httpTime is how long a request under way may take at the end.
+const httpTime = 5 * time.Second
 
 // runner keeps a function running for as long as the app lives and waits for
 // its end. A function that ends by itself with an error ends the app.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/fx"
@@ -54,7 +55,9 @@ type edges struct {
 	neighbours *neighbours
 	table      string
 	reg        prometheus.Registerer
-	sockets    []net.Addr
+
+	mu      sync.Mutex
+	sockets []net.Addr
 }
 
 func newEdges(lc fx.Lifecycle, sd fx.Shutdowner, c *bus.Conn, f TapFlags, reg prometheus.Registerer, log *slog.Logger) (*edges, error) {
@@ -78,7 +81,9 @@ func (e *edges) open(in input, log *slog.Logger) (trace.Source, error) {
 		return nil, err
 	}
 	if l, ok := src.(listen.Listener); ok {
+		e.mu.Lock()
 		e.sockets = append(e.sockets, l.Addr())
+		e.mu.Unlock()
 	}
 	return src, nil
 }
@@ -97,4 +102,8 @@ func (e *edges) around(in *intake, out trace.Sink, file bool, source string) (tr
 }
 
 // listens are the places at which the tap can be reached.
-func (e *edges) listens() []string { return listens(e.sockets) }
+func (e *edges) listens() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return listens(e.sockets)
+}

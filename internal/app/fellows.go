@@ -3,11 +3,13 @@ package app
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 
 	"go.uber.org/fx"
 
 	"github.com/seed-452fa805/siptrace/internal/bus"
+	"github.com/seed-452fa805/siptrace/internal/forward"
 	"github.com/seed-452fa805/siptrace/pkg/trace"
 )
 
@@ -15,7 +17,8 @@ import (
 // sends plain SIP.
 type fellows struct {
 	*neighbours
-	ways atomic.Pointer[[]string]
+	ways  atomic.Pointer[[]string]
+	named atomic.Pointer[forward.Addressed] // nil where events may name no destinations
 }
 
 func newFellows(lc fx.Lifecycle, sd fx.Shutdowner, c *bus.Conn, f ForwarderFlags, log *slog.Logger) (*fellows, error) {
@@ -28,11 +31,19 @@ func newFellows(lc fx.Lifecycle, sd fx.Shutdowner, c *bus.Conn, f ForwarderFlags
 	fe.ahead = func(ctx context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, neighboursTime)
 		defer cancel()
-		ways := sends(ctx, destinations)
+		ways := fe.waysTo(ctx, destinations)
 		fe.ways.Store(&ways)
 	}
 	runner(lc, sd, log, "neighbours", fe.run)
 	return fe, nil
+}
+
+// waysTo are the ways to destinations, and to those that events have named.
+func (fe *fellows) waysTo(ctx context.Context, destinations []forward.Destination) []string {
+	if named := fe.named.Load(); named != nil {
+		destinations = slices.Concat(destinations, named.SIP())
+	}
+	return sends(ctx, destinations)
 }
 
 // sends are the ways on which plain SIP goes out, as of when it was looked last.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/fx"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/seed-452fa805/siptrace/internal/bus"
 	"github.com/seed-452fa805/siptrace/internal/forward"
@@ -94,8 +95,8 @@ func ForwarderModule(f ForwarderFlags, conn bus.Options, streams bus.StreamConfi
 		connect(conn, streams),
 		fx.Provide(fx.Private, newFellows, openLines),
 		fx.Provide(fx.Annotate(
-			func(ls []line) telemetry.Check { return telemetry.Check{Name: "destinations", Func: checkLines(ls)} },
-			fx.ResultTags(`group:"checks"`),
+			lineChecks,
+			fx.ResultTags(`group:"checks,flatten"`),
 		)),
 		fx.Invoke(runForwarder),
 	)
@@ -133,11 +134,12 @@ func openLines(lc fx.Lifecycle, c *bus.Conn, f ForwarderFlags, fellows *fellows,
 	add := func(name, to string, sink forward.Sink) error {
 		lc.Append(fx.StopHook(sink.Close))
 		src, err := bus.NewConsumer(c, bus.ConsumerOptions{
-			Durable:     name,
-			BatchEvents: 1000,
-			Linger:      time.Duration(f.Linger),
-			Workers:     1,
-			New:         f.Start == "new",
+			Durable:      name,
+			BatchEvents:  1000,
+			Linger:       time.Duration(f.Linger),
+			Workers:      1,
+			DrainTimeout: drainTimeout,
+			New:          f.Start == "new",
 		}, bus.NewRejects(c), reg, log)
 		if err != nil {
 			return err
@@ -163,6 +165,7 @@ func openLines(lc fx.Lifecycle, c *bus.Conn, f ForwarderFlags, fellows *fellows,
 		if err != nil {
 			return nil, err
 		}
+		fellows.named.Store(sink)
 		if err := add("fwd-addressed", "what events name", sink); err != nil {
 			return nil, err
 		}
@@ -170,26 +173,35 @@ func openLines(lc fx.Lifecycle, c *bus.Conn, f ForwarderFlags, fellows *fellows,
 	return lines, nil
 }
 
-func checkLines(lines []line) func(context.Context) error {
-	return func(ctx context.Context) error {
-		var errs []error
-		for _, l := range lines {
-			if err := l.sink.Check(ctx); err != nil {
-				errs = append(errs, err)
+// lineChecks say which collectors are away, and which consumers cannot read.
+func lineChecks(lines []line) []telemetry.Check {
+	each := func(check func(context.Context, line) error) func(context.Context) error {
+		return func(ctx context.Context) error {
+			var errs []error
+			for _, l := range lines {
+				errs = append(errs, check(ctx, l))
 			}
+			return errors.Join(errs...)
 		}
-		return errors.Join(errs...)
+	}
+	return []telemetry.Check{
+		{Name: "destinations", Func: each(func(ctx context.Context, l line) error { return l.sink.Check(ctx) })},
+		{Name: "stream", Func: each(func(ctx context.Context, l line) error { return l.src.Check(ctx) })},
 	}
 }
 
 // runForwarder runs the bus into every destination; none waits for another.
 func runForwarder(lc fx.Lifecycle, sd fx.Shutdowner, c *bus.Conn, fellows *fellows, lines []line, gather *prometheus.Registry, log *slog.Logger) {
-	for _, l := range lines {
-		runner(lc, sd, log, "consumer "+l.name, func(ctx context.Context) error {
-			log.Info("forwarding", "to", l.to, "durable", l.name)
-			return l.src.Run(ctx, fellows.before(l.sink))
-		})
-	}
+	runner(lc, sd, log, "consumers", func(ctx context.Context) error { // one of them, so that all are asked to end at once
+		g, ctx := errgroup.WithContext(ctx)
+		for _, l := range lines {
+			g.Go(func() error {
+				log.Info("forwarding", "to", l.to, "durable", l.name)
+				return l.src.Run(ctx, fellows.before(l.sink))
+			})
+		}
+		return g.Wait()
+	})
 	serveNode(lc, c, gather, log, bus.NodeInfo{Service: "hep-forwarder", Name: hostname()}, nodeReport{
 		counts: map[string]string{
 			"in":       "siptrace_consumer_events_total",
@@ -198,7 +210,7 @@ func runForwarder(lc fx.Lifecycle, sd fx.Shutdowner, c *bus.Conn, fellows *fello
 			"retries":  "siptrace_consumer_write_retries_total",
 			"dropped":  "siptrace_stream_expired_unread_total",
 		},
-		checks: []telemetry.Check{{Name: "destinations", Func: checkLines(lines)}},
+		checks: lineChecks(lines),
 		sends:  fellows.sends,
 	})
 }

@@ -19,8 +19,14 @@ import (
 	"github.com/seed-452fa805/siptrace/pkg/trace/sipmsg"
 )
 
-// patience is the time a test waits for what should happen at once.
-const patience = 30 * time.Second
+const (
+	// patience is the time a test waits for what should happen at once.
+	patience = time.Minute
+
+	// heard is how long a change may take that is told as it happens. What is
+	// missed is read after 15 s.
+	heard = 5 * time.Second
+)
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
@@ -64,12 +70,7 @@ func dial(t *testing.T, url string) *bus.Conn {
 // startTap runs a tap until the test ends, and returns where it listens.
 func startTap(t *testing.T, url, name, mode string) string {
 	t.Helper()
-	l, err := net.ListenPacket("udp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.LocalAddr().String()
-	_ = l.Close()
+	addr := freeAddr(t)
 	flags := TapFlags{In: []string{"hep+udp://" + addr}, Mode: mode, AgentName: name, Buffer: 8 << 20, Compress: bus.CompressS2, Data: t.TempDir()}
 	background(t, func(ctx context.Context) {
 		log := quietLog()
@@ -226,6 +227,20 @@ func have(t *testing.T, c *bus.Conn, n int, name string, revision uint64) bool {
 		}
 	}
 	return count == n
+}
+
+// without reports whether n taps answer and none of them has the rule.
+func without(t *testing.T, c *bus.Conn, n int, name string) bool {
+	t.Helper()
+	nodes := taps(t, c)
+	for _, node := range nodes {
+		for _, r := range node.Rules {
+			if r.Name == name {
+				return false
+			}
+		}
+	}
+	return len(nodes) == n
 }
 
 // received is how many events all taps have had.

@@ -32,7 +32,7 @@ func TestRules_reachEveryTapAndTakeWholeCallsAndNothingElse(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "three taps have the rule", func() bool { return have(t, c, 3, "alice", revision) })
-	if took := time.Since(start); took > time.Second {
+	if took := time.Since(start); took > heard {
 		t.Errorf("three taps have the rule after %v", took)
 	}
 
@@ -67,7 +67,7 @@ func TestRules_reachEveryTapAndTakeWholeCallsAndNothingElse(t *testing.T) {
 	if err := bus.NewRuleStore(c).Delete(t.Context(), "alice", revision, bus.Removal{}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "no tap has the rule", func() bool { return have(t, c, 0, "alice", revision) })
+	eventually(t, "no tap has the rule", func() bool { return without(t, c, 3, "alice") })
 	send[0](talk{"answered-0", "alice", "bob"}.all(answered))
 	eventually(t, "the tap has had that, too", func() bool { return received(t, c) == sent+len(answered) })
 	if got := tl.calls(); fmt.Sprint(got) != fmt.Sprint(want) {
@@ -181,7 +181,7 @@ func TestRules_goOnWithoutNATSUntilTheyExpire(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "data", "rules.json")
 	l := newLab(t, c, path)
 	store := bus.NewRuleStore(c)
-	expires := time.Now().Add(5 * time.Second)
+	expires := time.Now().Add(8 * time.Second)
 	for _, r := range []trace.Rule{{Name: "short", FromUser: []string{"alice"}, Expires: expires}, {Name: "long", FromUser: []string{"carol"}, Expires: expires.Add(time.Hour)}} {
 		if _, err := store.Put(t.Context(), r, 0); err != nil {
 			t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"go.uber.org/fx"
@@ -205,43 +206,43 @@ func (h *rpc) set(ctx context.Context, on bool, from string) error {
 }
 
 // serveRPC answers JSON-RPC for as long as the app lives, if it is to.
-func serveRPC(lc fx.Lifecycle, f TapFlags, c *bus.Conn, log *slog.Logger) error {
-	return startRPC(lc, f.JSONRPC, bus.NewStateStore(c), log)
+func serveRPC(lc fx.Lifecycle, sd fx.Shutdowner, f TapFlags, c *bus.Conn, p *ports) error {
+	return startRPC(lc, sd, f.JSONRPC, bus.NewStateStore(c), p)
 }
 
-func startRPC(lc fx.Lifecycle, addr string, st states, log *slog.Logger) error {
+func startRPC(lc fx.Lifecycle, sd fx.Shutdowner, addr string, st states, p *ports) error {
 	if addr == "" {
 		return nil
 	}
-	ln, err := net.Listen("tcp", loopbackUnlessNamed(addr))
-	if err != nil {
-		return fmt.Errorf("json-rpc: %w", err)
+	open := func() (net.Listener, error) {
+		ln, err := net.Listen("tcp", loopbackUnlessNamed(addr))
+		if err != nil {
+			return nil, fmt.Errorf("json-rpc: %w", err)
+		}
+		return ln, nil
 	}
-	server := &http.Server{
-		Handler:           &rpc{states: st, log: log},
-		ReadHeaderTimeout: rpcTime,
-		ReadTimeout:       2 * rpcTime,
-		WriteTimeout:      3 * rpcTime,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}
-	done := make(chan struct{})
-	lc.Append(fx.StartStopHook(
-		func() {
-			log.Info("json-rpc ready", "addr", ln.Addr().String())
-			go func() {
-				defer close(done)
-				if err := server.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
-					log.Error("json-rpc ended", "err", err)
-				}
-			}()
-		},
-		func(ctx context.Context) error {
-			err := server.Shutdown(ctx)
-			<-done
-			return err
-		},
-	))
-	return nil
+	return atPort(lc, sd, p, "json-rpc", open, func(ctx context.Context, ln net.Listener) error {
+		server := &http.Server{
+			Handler:           &rpc{states: st, log: p.log},
+			ReadHeaderTimeout: rpcTime,
+			ReadTimeout:       2 * rpcTime,
+			WriteTimeout:      3 * rpcTime,
+			ErrorLog:          slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
+		}
+		p.log.Info("json-rpc ready", "addr", ln.Addr().String())
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if err := server.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+				p.log.Error("json-rpc ended", "err", err)
+			}
+		})
+		<-ctx.Done()
+		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), httpTime)
+		defer cancel()
+		err := server.Shutdown(stop)
+		wg.Wait()
+		return err
+	})
 }
 
 // loopbackUnlessNamed is an address that only this machine reaches, unless it

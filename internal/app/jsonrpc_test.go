@@ -141,9 +141,9 @@ func TestRPC_ofTwoWhoSwitchTheLaterWins(t *testing.T) {
 
 func TestRPC_switchesTheFleet(t *testing.T) {
 	c := dial(t, startNATS(t).ClientURL())
-	addr := freeTCP(t)
+	addr := freeAddr(t)
 	lc := fxtest.NewLifecycle(t)
-	if err := startRPC(lc, addr, bus.NewStateStore(c), quietLog()); err != nil {
+	if err := startRPC(lc, nil, addr, bus.NewStateStore(c), newPorts(false, quietLog())); err != nil {
 		t.Fatal(err)
 	}
 	lc.RequireStart()
@@ -191,10 +191,10 @@ func TestRPC_listensWhereOnlyThisMachineReaches(t *testing.T) {
 			t.Errorf("--jsonrpc %q: %v", addr, err)
 		}
 	}
-	if err := startRPC(nil, "192.0.2.1:1", nil, quietLog()); err == nil {
+	if err := startRPC(nil, nil, "192.0.2.1:1", nil, newPorts(false, quietLog())); err == nil {
 		t.Error("an address that is not ours is listened at")
 	}
-	if err := startRPC(nil, "", nil, quietLog()); err != nil {
+	if err := startRPC(nil, nil, "", nil, nil); err != nil {
 		t.Errorf("off: %v", err)
 	}
 }

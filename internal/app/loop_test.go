@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"slices"
@@ -71,15 +72,34 @@ func (s *service) kept(t *testing.T) int {
 		s.count(t, "siptrace_tap_events_back_total")
 }
 
-// freeAddr is a UDP address of the loopback that nobody uses.
+// handedOut are the ports that tests have been given.
+var handedOut sync.Map
+
+// freeAddr is an address of the loopback that nobody uses, for UDP and TCP. Its
+// port is below those that the system picks by itself, so that nobody takes it
+// before it is used.
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	l, err := net.ListenPacket("udp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		port := 16_000 + rand.IntN(2000)
+		if _, taken := handedOut.LoadOrStore(port, true); taken {
+			continue
+		}
+		addr := fmt.Sprintf("127.0.0.1:%d", port)
+		udp, err := net.ListenPacket("udp4", addr)
+		if err != nil {
+			continue
+		}
+		tcp, err := net.Listen("tcp4", addr)
+		_ = udp.Close()
+		if err != nil {
+			continue
+		}
+		_ = tcp.Close()
+		return addr
 	}
-	defer l.Close()
-	return l.LocalAddr().String()
+	t.Fatal("no free port")
+	return ""
 }
 
 // A fleetBed is a bus with a tap that takes HEP and plain SIP, and a tail.
@@ -384,15 +404,4 @@ func addrPort(t *testing.T, s string) netip.AddrPort {
 		t.Fatal(err)
 	}
 	return a
-}
-
-// freeTCP is a TCP address of the loopback that nobody uses.
-func freeTCP(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }

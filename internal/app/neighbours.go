@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -13,8 +14,10 @@ import (
 )
 
 const (
-	// neighboursEvery is how often a process asks who else is there.
+	// neighboursEvery is how often a process asks who else is there, and
+	// neighboursFirst how often in its first minute, when others start, too.
 	neighboursEvery = 15 * time.Second
+	neighboursFirst = time.Second
 
 	// neighboursWait is how long it waits for one more answer.
 	neighboursWait = 300 * time.Millisecond
@@ -38,10 +41,12 @@ type neighbours struct {
 	fleet atomic.Pointer[[]byte]
 	known atomic.Pointer[places]
 	ready chan struct{} // closed when something is known
+
+	awaited func() time.Time // when that was first waited for
 }
 
 func newNeighbours(c *bus.Conn, told func(fleet string), log *slog.Logger) *neighbours {
-	n := &neighbours{conn: c, log: log, told: told, ready: make(chan struct{})}
+	n := &neighbours{conn: c, log: log, told: told, ready: make(chan struct{}), awaited: sync.OnceValue(time.Now)}
 	n.fleet.Store(new([]byte))
 	n.known.Store(new(places))
 	return n
@@ -65,22 +70,26 @@ func (n *neighbours) copies(from netip.Addr, to netip.AddrPort) bool {
 	return len(sends) > 0 && sends[way{from, to}]
 }
 
-// await waits until something is known, but not for ever: where nobody may
-// ask, the work goes on without knowing.
+// await waits until something is known, but not for ever, and not again: where
+// nobody may ask, the work goes on without knowing.
 func (n *neighbours) await(ctx context.Context) {
 	if n.knows() {
+		return
+	}
+	rest := time.Until(n.awaited().Add(2 * neighboursTime))
+	if rest <= 0 {
 		return
 	}
 	select {
 	case <-ctx.Done():
 	case <-n.ready:
-	case <-time.After(2 * neighboursTime):
+	case <-time.After(rest):
 	}
 }
 
 // run asks again and again, until ctx is done.
 func (n *neighbours) run(ctx context.Context) error {
-	wait := time.Duration(0)
+	begun, wait := time.Now(), time.Duration(0)
 	for warned := false; ; {
 		select {
 		case <-ctx.Done():
@@ -101,8 +110,8 @@ func (n *neighbours) run(ctx context.Context) error {
 			n.log.Warn("the rest of the fleet is not known, asking again", "err", err)
 		}
 		warned, wait = err != nil, neighboursEvery
-		if err != nil && !n.knows() {
-			wait = time.Second
+		if err != nil && !n.knows() || time.Since(begun) < time.Minute {
+			wait = neighboursFirst
 		}
 	}
 }
@@ -134,10 +143,11 @@ func (n *neighbours) learn(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	host, _ := os.Hostname() // unknown is empty
-	n.known.Store(placesOf(nodes, host, localAddrs()))
+	host, _ := os.Hostname()   // unknown is empty
+	addrs, err := localAddrs() // what cannot be told apart counts as one
+	n.known.Store(placesOf(nodes, host, addrs))
 	if !n.knows() {
 		close(n.ready)
 	}
-	return nil
+	return err
 }

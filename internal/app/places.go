@@ -87,18 +87,18 @@ func bare(a netip.AddrPort) netip.AddrPort {
 }
 
 // localAddrs are the addresses that this machine has now.
-func localAddrs() map[netip.Addr]bool {
-	all := make(map[netip.Addr]bool)
+func localAddrs() (map[netip.Addr]bool, error) {
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {
-		return all // what cannot be told apart counts as one
+		return nil, fmt.Errorf("addresses of this machine: %w", err)
 	}
+	all := make(map[netip.Addr]bool)
 	for _, a := range addrs {
 		if p, err := netip.ParsePrefix(a.String()); err == nil {
 			all[p.Addr().Unmap().WithZone("")] = true
 		}
 	}
-	return all
+	return all, nil
 }
 
 // listens are the places at which sockets can be reached: of one that listens
@@ -114,7 +114,8 @@ func listens(sockets []net.Addr) []string {
 			all = append(all, at.String())
 			continue
 		}
-		for a := range localAddrs() {
+		addrs, _ := localAddrs() // whoever asks the others says why not
+		for a := range addrs {
 			all = append(all, place{at.network, netip.AddrPortFrom(a, at.addr.Port())}.String())
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -38,7 +39,8 @@ type TapFlags struct {
 	Once       bool     `help:"End when every file given with --in has been read."`
 	SpoolFlags
 
-	shards int // as far as this process was told
+	shards int  // as far as this process was told
+	waits  bool // for addresses that are taken
 	EdgeFlags
 }
 
@@ -95,6 +97,9 @@ func (f *TapFlags) validate() error {
 		if _, err := parseInput(in); err != nil {
 			return err
 		}
+	}
+	if err := bus.CheckBuffer(int64(f.Buffer)); err != nil {
+		return fmt.Errorf("--buffer: %w", err)
 	}
 	if f.Dialogs < 0 || f.Dialogs > maxDialogs {
 		return fmt.Errorf("--dialogs %d: want a number up to %d", f.Dialogs, maxDialogs)
@@ -153,6 +158,7 @@ func (o *TapOptions) Module() fx.Option {
 	name := cmp.Or(o.AgentName, hostname())
 	conn := o.Options("tap-" + name)
 	conn.InboxPrefix = "_INBOX_tap" // of every tap, so that one set of permissions fits them all
+	o.waits = true
 	return TapModule(o.TapFlags, conn, o.streams())
 }
 
@@ -163,7 +169,8 @@ func TapModule(f TapFlags, conn bus.Options, streams bus.StreamConfig) fx.Option
 	return fx.Module("tap",
 		fx.Supply(f, fx.Private),
 		connect(conn, streams),
-		fx.Provide(fx.Private, newGate, newRules, newEdges, newPublisher),
+		fx.Provide(fx.Private, newGate, newRules, newEdges, newPublisher, func(log *slog.Logger) *ports { return newPorts(f.waits, log) }),
+		fx.Provide(fx.Annotate((*ports).checks, fx.ResultTags(`group:"checks,flatten"`))),
 		fx.Provide(fx.Annotate(
 			func(p *bus.Publisher) telemetry.Check { return telemetry.Check{Name: "stream", Func: p.Check} },
 			fx.ResultTags(`group:"checks"`),
@@ -259,20 +266,13 @@ func newPublisher(lc fx.Lifecycle, sd fx.Shutdowner, c *bus.Conn, f TapFlags, re
 }
 
 // runTap opens every input and runs it into the bus.
-func runTap(lc fx.Lifecycle, sd fx.Shutdowner, c *bus.Conn, g *Gate, r *rules.Engine, e *edges, p *bus.Publisher, f TapFlags, reg prometheus.Registerer, gather *prometheus.Registry, log *slog.Logger) error {
+func runTap(lc fx.Lifecycle, sd fx.Shutdowner, c *bus.Conn, g *Gate, r *rules.Engine, e *edges, p *bus.Publisher, ports *ports, f TapFlags, reg prometheus.Registerer, gather *prometheus.Registry, log *slog.Logger) error {
 	var unread atomic.Int32
 	unread.Store(int32(len(f.In)))
 	for i, url := range f.In {
 		in, err := parseInput(url)
 		if err != nil {
 			return err
-		}
-		src, err := e.open(in, log)
-		if err != nil {
-			return err
-		}
-		if closer, ok := src.(interface{ Close() error }); ok {
-			lc.Append(fx.StopHook(closer.Close))
 		}
 		m, err := newIntakeMetrics(reg, sourceLabel(i, in.url))
 		if err != nil {
@@ -291,9 +291,17 @@ func runTap(lc fx.Lifecycle, sd fx.Shutdowner, c *bus.Conn, g *Gate, r *rules.En
 		if err != nil {
 			return err
 		}
-		runner(lc, sd, log, "source "+in.url, func(ctx context.Context) error {
+		open := func() (trace.Source, error) { return e.open(in, log) }
+		err = atPort(lc, sd, ports, "source "+in.url, open, func(ctx context.Context, src trace.Source) error {
+			if closer, ok := src.(io.Closer); ok {
+				defer closer.Close()
+			}
 			log.Info("source started", "in", in.url)
 			err := src.Run(ctx, first)
+			if in.file && !f.Once && err != nil && ctx.Err() == nil {
+				log.Error("file not read to its end", "in", in.url, "err", err)
+				return nil // the other inputs go on
+			}
 			if in.file && err == nil && ctx.Err() == nil {
 				log.Info("file read to its end", "in", in.url)
 				if f.Once && unread.Add(-1) == 0 {
@@ -302,11 +310,15 @@ func runTap(lc fx.Lifecycle, sd fx.Shutdowner, c *bus.Conn, g *Gate, r *rules.En
 			}
 			return err
 		})
+		if err != nil {
+			return err
+		}
 	}
 	serveNode(lc, c, gather, log, bus.NodeInfo{Service: "tap", Name: f.AgentName}, nodeReport{
 		gate:    g,
 		rules:   r,
 		listens: e.listens,
+		checks:  ports.checks(),
 		counts: map[string]string{
 			"in":  "siptrace_tap_events_received_total",
 			"out": "siptrace_tap_published_events_total",

@@ -98,7 +98,7 @@ func Up(ctx context.Context, f UpFlags, self string, w io.Writer, log *slog.Logg
 		Base(log),
 		WriterModule(writer, conn("db-writer"), streams),
 		TapModule(tap, conn("tap"), streams),
-		Observe(f.HTTP),
+		Observe(f.HTTP, false),
 		fx.Invoke(func(lc fx.Lifecycle) {
 			lc.Append(fx.StartHook(func() { welcome(w, f, self, server.ClientURL()) }))
 		}),

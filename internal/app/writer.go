@@ -27,6 +27,7 @@ type WriterFlags struct {
 	AutoSchema   bool     `help:"Apply the schema at start when it is missing." default:"true" negatable:""`
 	CreateTables bool     `help:"Make tables that events name and that do not exist; else such events are rejected." negatable:""`
 	Partition    string   `help:"PostgreSQL: time span of one partition, day or hour." enum:"day,hour" default:"day"`
+	Oldest       Duration `help:"Reject what was captured longer ago, or more than two days ahead: each day of it would need a partition." default:"3660d" placeholder:"DURATION"`
 	Keep         Duration `help:"Drop what was captured longer ago: 30d; without it nothing is dropped by age. PostgreSQL drops whole partitions." placeholder:"DURATION"`
 	MaxSize      Size     `help:"Drop the oldest when the tables hold more: 500GB; the last 24 hours stay at any rate. 0 is no limit." default:"0" placeholder:"SIZE"`
 	Durability   string   `help:"full: a commit waits for the disk; relaxed: it does not (synchronous_commit=off)." enum:"full,relaxed" default:"full"`
@@ -60,17 +61,20 @@ func (f *WriterFlags) validate() error {
 	if f.Batch < 1 || f.Connections < 1 {
 		return errors.New("--batch and --connections take a number above nought")
 	}
+	if f.Oldest < 0 {
+		return errors.New("--oldest takes a time above nought")
+	}
 	if f.Durable == "" || f.Durable != bus.Token(f.Durable) {
 		return fmt.Errorf("--durable %q: use letters, digits, '-' and '_', at most 32 of them", f.Durable)
 	}
 	if err := open.Check(f.Store); err != nil {
 		return err
 	}
-	_, err := f.options(nil).WithDefaults()
+	_, err := f.options(nil, nil).WithDefaults()
 	return err
 }
 
-func (f *WriterFlags) options(reg prometheus.Registerer) store.Options {
+func (f *WriterFlags) options(reg prometheus.Registerer, log *slog.Logger) store.Options {
 	return store.Options{
 		Table:        f.Table,
 		Connections:  f.Connections,
@@ -78,7 +82,9 @@ func (f *WriterFlags) options(reg prometheus.Registerer) store.Options {
 		CreateTables: f.CreateTables,
 		Hourly:       f.Partition == "hour",
 		Relaxed:      f.Durability == "relaxed",
+		Past:         time.Duration(f.Oldest),
 		Registerer:   reg,
+		Log:          log,
 	}
 }
 
@@ -104,7 +110,7 @@ func WriterModule(f WriterFlags, conn bus.Options, streams bus.StreamConfig) fx.
 }
 
 func openStore(lc fx.Lifecycle, f WriterFlags, reg prometheus.Registerer, log *slog.Logger) (store.Store, error) {
-	s, err := open.Writer(context.Background(), f.Store, f.options(reg))
+	s, err := open.Writer(context.Background(), f.Store, f.options(reg, log))
 	if err != nil {
 		return nil, err
 	}
@@ -114,10 +120,11 @@ func openStore(lc fx.Lifecycle, f WriterFlags, reg prometheus.Registerer, log *s
 
 func newWriterConsumer(c *bus.Conn, f WriterFlags, reg prometheus.Registerer, log *slog.Logger) (*bus.Consumer, error) {
 	return bus.NewConsumer(c, bus.ConsumerOptions{
-		Durable:     f.Durable,
-		BatchEvents: f.Batch,
-		Linger:      time.Duration(f.Linger),
-		Workers:     f.Connections,
+		Durable:      f.Durable,
+		BatchEvents:  f.Batch,
+		Linger:       time.Duration(f.Linger),
+		Workers:      f.Connections,
+		DrainTimeout: drainTimeout,
 	}, bus.NewRejects(c), reg, log)
 }
 

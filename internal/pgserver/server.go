@@ -9,6 +9,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	mathrand "math/rand/v2"
 	"net"
 	"net/url"
 	"os"
@@ -157,12 +158,10 @@ func (s *Server) init() error {
 // launch starts the server and waits until it answers.
 func (s *Server) launch() error {
 	if s.port == 0 {
-		l, err := net.Listen("tcp4", "127.0.0.1:0")
-		if err != nil {
+		var err error
+		if s.port, err = freePort(); err != nil {
 			return err
 		}
-		s.port = l.Addr().(*net.TCPAddr).Port
-		_ = l.Close()
 	}
 	args := []string{"-D", s.data(), "-p", strconv.Itoa(s.port),
 		"-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "logging_collector=off"}
@@ -189,6 +188,20 @@ func (s *Server) launch() error {
 		_ = cmd.Wait() // how it ended is in its log
 	}()
 	return s.await()
+}
+
+// freePort returns a port of the loopback interface that nobody uses. It is below
+// those that systems pick by themselves: nobody takes it before the server has
+// it, or while the server is away.
+func freePort() (int, error) {
+	for range 1000 {
+		port := 6000 + mathrand.IntN(3000)
+		l, err := net.Listen("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err == nil {
+			return port, l.Close()
+		}
+	}
+	return 0, errors.New("no free port on the loopback interface")
 }
 
 // await waits until the server takes connections.

@@ -4,6 +4,7 @@ package ctl
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/seed-452fa805/siptrace/internal/app"
 )
@@ -63,6 +65,18 @@ func (e *Env) log() *slog.Logger {
 	return slog.New(slog.NewTextHandler(e.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 }
 
+// sayDenied says at once, and once, what NATS does not let this user do: the
+// server answers nothing, so that all that comes of it later is a time-out.
+func (e *Env) sayDenied() func(error) {
+	var last string
+	return func(err error) {
+		if text := err.Error(); text != last {
+			last = text
+			fmt.Fprintf(e.Stderr, "ctl: %s; this user may not: docs/security.md says which one may\n", text)
+		}
+	}
+}
+
 // Main runs ctl and returns its exit code.
 func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -89,6 +103,9 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	var left leave
 	if errors.As(err, &left) {
 		return int(left)
+	}
+	if errors.Is(err, jetstream.ErrStreamNotFound) && !strings.Contains(err.Error(), "--nats") {
+		err = fmt.Errorf("%w; has a tap or db-writer been started with this --nats? They make the streams, and so does: %s stream apply --yes", err, self())
 	}
 	return app.ExitCode("ctl", err, stderr)
 }

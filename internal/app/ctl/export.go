@@ -108,8 +108,11 @@ func (x *exportJob) runTo(t *target) error {
 	if err != nil {
 		return err
 	}
+	if x.out.Read == 0 && t.drop != nil {
+		err = t.drop() // or the next attempt would find it there
+	}
 	if x.out.Read == 0 && !x.out.Stopped && !x.cmd.JSON {
-		return none("messages", &x.cmd.RangeFlags)
+		return errors.Join(none("messages", &x.cmd.RangeFlags), err)
 	}
 	return x.out.tell(x.env, x.cmd.JSON)
 }

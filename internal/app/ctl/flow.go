@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/seed-452fa805/siptrace/internal/app"
 	"github.com/seed-452fa805/siptrace/internal/ladder"
 	"github.com/seed-452fa805/siptrace/pkg/trace"
 )
@@ -26,6 +27,9 @@ func (*FlowCmd) Help() string {
 
 // Run draws the call.
 func (c *FlowCmd) Run(env *Env) error {
+	if c.CallID == "" {
+		return app.Usagef("the Call-ID is empty: a ladder is of one call, and %s search lists them", self())
+	}
 	from, to, err := c.bounds(time.Now())
 	if err != nil {
 		return err

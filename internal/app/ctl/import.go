@@ -16,6 +16,7 @@ import (
 	"github.com/seed-452fa805/siptrace/internal/app"
 	"github.com/seed-452fa805/siptrace/internal/bus"
 	"github.com/seed-452fa805/siptrace/internal/capture"
+	"github.com/seed-452fa805/siptrace/internal/store"
 	"github.com/seed-452fa805/siptrace/pkg/trace"
 )
 
@@ -45,6 +46,11 @@ Examples:
 
 // Run imports.
 func (c *ImportCmd) Run(env *Env) error {
+	if c.Table != "" {
+		if err := store.CheckTable(c.Table); err != nil {
+			return app.Usagef("--table: %w", err)
+		}
+	}
 	if c.AgentName == "" {
 		c.AgentName, _ = os.Hostname() // unknown is empty
 	}

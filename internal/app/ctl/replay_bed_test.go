@@ -8,6 +8,8 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -33,7 +35,7 @@ import (
 var updateGolden = flag.Bool("update", false, "write the golden files anew")
 
 // soon is the time a test waits for what should happen at once.
-const soon = 30 * time.Second
+const soon = time.Minute
 
 // A bed is a NATS server with the streams, and a connection to it.
 type bed struct {
@@ -68,11 +70,33 @@ func bedIn(t *testing.T, dir string, shards int) (b *bed, stop func()) {
 	return b, stop
 }
 
+// freeAddr is an address of the loopback that nobody uses, for UDP and TCP. Its
+// port is below those that the system picks by itself, so that nobody takes it
+// before it is used, or while a server is away.
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	for range 1000 {
+		udp, err := net.ListenPacket("udp4", fmt.Sprintf("127.0.0.1:%d", 18_000+rand.IntN(500)))
+		if err != nil {
+			continue
+		}
+		addr := udp.LocalAddr().String()
+		tcp, err := net.Listen("tcp4", addr)
+		_ = udp.Close()
+		if err == nil {
+			_ = tcp.Close()
+			return addr
+		}
+	}
+	t.Fatal("no free port")
+	return ""
+}
+
 // bareBed has no streams yet.
 func bareBed(t *testing.T, dir string) (b *bed, stop func()) {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	s, err := natsd.Start(natsd.Options{Dir: dir, Listen: "127.0.0.1:0", Log: log, MaxStore: 1 << 30})
+	s, err := natsd.Start(natsd.Options{Dir: dir, Listen: freeAddr(t), Log: log, MaxStore: 1 << 30})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -141,7 +141,7 @@ func (o *outcome) notes() []string {
 	note(int(o.Discarded), "%s missing: the stream had discarded them before they were read", counted(o.Discarded, "frame"))
 	note(len(o.Refused), "refused for good: %s", o.words)
 	if o.Stopped {
-		notes = append(notes, strings.TrimSpace("stopped before the end; "+o.next))
+		notes = append(notes, strings.TrimSuffix("stopped before the end; "+o.next, "; "))
 	}
 	return notes
 }

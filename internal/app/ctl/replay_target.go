@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"strings"
 	"time"
 
@@ -82,6 +83,7 @@ type target struct {
 	name   string                          // for people
 	ready  func(ctx context.Context) error // why nothing can be written now
 	close  func() error
+	drop   func() error     // removes what has stayed empty
 	result func(o *outcome) // fills in what only the target knows
 }
 
@@ -133,6 +135,12 @@ func (f *TargetFlags) openFile(env *Env, o targetOptions) (*target, error) {
 		name:  parsed.String(),
 		ready: func(context.Context) error { return nil },
 		close: file.Close,
+		drop: func() error {
+			if parsed.Stdout() || o.append {
+				return nil
+			}
+			return os.Remove(parsed.Path)
+		},
 		result: func(out *outcome) {
 			c := file.Counts()
 			out.NotSIP, out.Cut, out.Bytes = c.LeftOut, c.Cut, c.Bytes

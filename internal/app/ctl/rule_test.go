@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,12 +21,7 @@ import (
 // tap runs a tap on the bed and returns where it listens for HEP.
 func (b *bed) tap(t *testing.T, name string) string {
 	t.Helper()
-	l, err := net.ListenPacket("udp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	url := "hep+udp://" + l.LocalAddr().String()
-	_ = l.Close()
+	url := "hep+udp://" + freeAddr(t)
 	flags := app.TapFlags{In: []string{url}, Mode: "all", AgentName: name, Buffer: 8 << 20, Compress: bus.CompressS2, Data: "off"}
 	background(t, func(ctx context.Context) error {
 		log := slog.New(slog.NewTextHandler(io.Discard, nil))

@@ -2,6 +2,7 @@ package ctl
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -128,6 +129,15 @@ func (c *SchemaRetainCmd) Run(env *Env) error {
 		return err
 	}
 	defer s.Close()
+	if c.Table != "" {
+		st, err := s.Status(env)
+		if err != nil {
+			return err
+		}
+		if !slices.Contains(st.Tables, c.Table) {
+			return fmt.Errorf("%s is no trace table of this database; there are %s", c.Table, strings.Join(st.Tables, " "))
+		}
+	}
 	dropped, err := s.Retain(env, r)
 	word := "dropped"
 	if c.DryRun {

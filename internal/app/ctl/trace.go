@@ -2,11 +2,15 @@ package ctl
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/user"
 	"time"
+
+	"github.com/nats-io/nats.go"
 
 	"github.com/seed-452fa805/siptrace/internal/app"
 	"github.com/seed-452fa805/siptrace/internal/bus"
@@ -24,7 +28,9 @@ const natsTimeout = 5 * time.Second
 
 // connect returns a connection that answers, or says why there is none.
 func connect(env *Env, f *app.BusFlags) (*bus.Conn, error) {
-	c, err := bus.Connect(f.Options("ctl"), env.log())
+	o := f.Options("ctl")
+	o.Denied = env.sayDenied()
+	c, err := bus.Connect(o, env.log())
 	if err != nil {
 		return nil, app.UsageError{Err: err}
 	}
@@ -36,9 +42,21 @@ func connect(env *Env, f *app.BusFlags) (*bus.Conn, error) {
 		if env.Err() != nil || why == nil {
 			return nil, err
 		}
-		return nil, fmt.Errorf("%w; is it running? start one with: %s up, or name another with --nats", why, self())
+		return nil, fmt.Errorf("%w; %s", why, cure(why))
 	}
 	return c, nil
+}
+
+// cure is what to try when NATS cannot be reached.
+func cure(why error) string {
+	var untrusted *tls.CertificateVerificationError
+	switch {
+	case errors.Is(why, nats.ErrAuthorization), errors.Is(why, nats.ErrAuthExpired):
+		return "check user and password in --nats, or --creds, --nkey"
+	case errors.As(why, &untrusted):
+		return "name the authority that has signed its certificate with --tls-ca"
+	}
+	return fmt.Sprintf("is it running? start one with: %s up, or name another with --nats", self())
 }
 
 // SwitchFlags are how a switch is explained and ended.
@@ -123,7 +141,9 @@ func sayState(env *Env, s bus.State, asJSON bool) error {
 	if on {
 		word = "Enabled"
 	}
-	fmt.Fprintln(env.Stdout, word)
+	if _, err := fmt.Fprintln(env.Stdout, word); err != nil {
+		return err
+	}
 	if s.Revision == 0 {
 		fmt.Fprintln(env.Stderr, "nobody has switched yet: on is the default")
 		return nil

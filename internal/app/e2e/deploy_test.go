@@ -253,11 +253,15 @@ func TestUnits_startEveryServiceWithFlagsThatItTakes(t *testing.T) {
 			u := readUnit(t, filepath.Join(folder, "siptrace-"+name+".service"))["Service"]
 			for key, want := range map[string]string{
 				"Restart": "always", "DynamicUser": "yes", "StateDirectory": "siptrace-" + name,
+				"Environment":              "GOTRACEBACK=crash", // a panic must not leave with 2
 				"RestartPreventExitStatus": "2", "NoNewPrivileges": "yes", "ProtectSystem": "strict", "CapabilityBoundingSet": "",
 			} {
 				if got := u[key]; len(got) != 1 || got[0] != want {
 					t.Errorf("%s is %q, want %q", key, got, want)
 				}
+			}
+			if families := strings.Fields(strings.Join(u["RestrictAddressFamilies"], " ")); name != "db-writer" && !slices.Contains(families, "AF_NETLINK") {
+				t.Errorf("RestrictAddressFamilies is %q: without AF_NETLINK it does not know its own addresses, and loops are not recognised", families)
 			}
 			if got, want := u["EnvironmentFile"], "/etc/siptrace/"+name+".env"; len(got) != 1 || strings.TrimPrefix(got[0], "-") != want {
 				t.Errorf("EnvironmentFile is %q, want %s", got, want)

@@ -149,8 +149,8 @@ func TestFaults_programTracedFromInsideKilled(t *testing.T) {
 	if o.after+o.double > 0 {
 		t.Errorf("of %d events in the stream %d are missing, %d stored more than once", o.stream, o.after, o.double)
 	}
-	if bound := tr.scale.rate; o.before > bound {
-		t.Errorf("%d events are missing, want at most the %d of the last second", o.before, bound)
+	if bound := 3 * tr.scale.rate; o.before > bound { // usually the fifth of a second
+		t.Errorf("%d events are missing, want at most the %d of the last three seconds", o.before, bound)
 	}
 	tr.report(o, "lost is what its memory held, of %d messages sent until then; a message waits there 200 ms for a mark", heard)
 }

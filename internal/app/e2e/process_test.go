@@ -16,7 +16,7 @@ import (
 
 // patience is how long a test waits for what should happen at once. Only what
 // is broken makes it wait so long.
-const patience = 40 * time.Second
+const patience = 90 * time.Second
 
 // eventually waits until ok.
 func eventually(t *testing.T, what string, ok func() bool) {

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -192,4 +193,42 @@ func pathOf(t *testing.T, s string) string {
 		t.Fatal(err)
 	}
 	return u.Path
+}
+
+func TestForwarder_isNotReadyWhileItCannotReadTheStream(t *testing.T) {
+	nats := startNATS(t)
+	p := program(t, "hep-forwarder", "--nats", nats.url(), "--to", "hep+udp://"+loopback, "--no-make-streams", "--http", loopback+":0")
+	p.waitsFor(t, "stream: ", "stream not found")
+	p.stop(t)
+}
+
+func TestServices_startWhileTheirPortsAreTakenAndWait(t *testing.T) {
+	d, nats := database(t), startNATS(t)
+	addr, web := freeUDP(t), freeTCP(t)
+	udp, err := net.ListenPacket("udp4", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer udp.Close()
+	tcp, err := net.Listen("tcp4", web)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tcp.Close()
+	tap := startTap(t, nats.url(), "edge", addr, t.TempDir())
+	writer := program(t, "db-writer", "--nats", nats.url(), "--store", d.url, "--http", web)
+	tap.waitsFor(t, "inputs: ", addr, "address already in use")
+	for _, p := range []*process{tap, writer} {
+		eventually(t, "the log says so", func() bool { return said(p, []string{"address already in use", "ss -lnptu"}) })
+	}
+	_ = udp.Close()
+	_ = tcp.Close()
+	tap.ready(t)
+	writer.ready(t)
+	s := send(t, "udp", addr)
+	s.invites(10)
+	s.once(d)
+	for _, p := range []*process{tap, writer} {
+		p.stop(t)
+	}
 }

@@ -113,8 +113,7 @@ func TestCommandLine_whatIsWrongIsSaidBeforeAnythingStarts(t *testing.T) {
 	}
 }
 
-func TestService_aTakenPortIsSaidPlainly(t *testing.T) {
-	nats := startNATS(t)
+func TestUp_aTakenPortIsSaidPlainly(t *testing.T) {
 	tcp, err := net.Listen("tcp4", loopback+":0")
 	if err != nil {
 		t.Fatal(err)
@@ -127,10 +126,9 @@ func TestService_aTakenPortIsSaidPlainly(t *testing.T) {
 	defer udp.Close()
 	busyTCP, busyUDP := tcp.Addr().String(), udp.LocalAddr().String()
 	tests := []struct{ line, port, hint string }{
-		{"tap --nats " + nats.url() + " --in hep+udp://" + busyUDP + " --http 127.0.0.1:0", busyUDP, "in use"},
-		{"tap --nats " + nats.url() + " --in hep+tcp://" + busyTCP + " --http 127.0.0.1:0", busyTCP, "in use"},
-		{"tap --nats " + nats.url() + " --in hep+udp://127.0.0.1:0 --http " + busyTCP, busyTCP, "--http"},
-		{"db-writer --nats " + nats.url() + " --store sqlite:x.db --http " + busyTCP, busyTCP, "--http"},
+		{"ctl up --dir up --in hep+udp://" + busyUDP + " --http 127.0.0.1:0 --nats-listen 127.0.0.1:0", busyUDP, "in use"},
+		{"ctl up --dir up --in hep+tcp://" + busyTCP + " --http 127.0.0.1:0 --nats-listen 127.0.0.1:0", busyTCP, "in use"},
+		{"ctl up --dir up --in hep+udp://127.0.0.1:0 --nats-listen 127.0.0.1:0 --http " + busyTCP, busyTCP, "--http"},
 		{"ctl up --dir up --in hep+udp://127.0.0.1:0 --http 127.0.0.1:0 --nats-listen " + busyTCP, busyTCP, "another program"},
 	}
 	for _, tt := range tests {

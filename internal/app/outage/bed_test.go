@@ -37,11 +37,18 @@ func eventually(t testing.TB, what string, ok func() bool) {
 
 func testLog(t testing.TB) *slog.Logger { return slog.New(slog.NewTextHandler(t.Output(), nil)) }
 
-// freeAddr returns a loopback address where nobody listens now.
+// handedOut are the addresses that tests have been given.
+var handedOut sync.Map
+
+// freeAddr returns a loopback address where nobody listens now, another one
+// each time.
 func freeAddr(t testing.TB) string {
 	t.Helper()
 	for range 1000 {
 		addr := fmt.Sprintf("127.0.0.1:%d", 14000+rand.IntN(2000)) // below the ports that the system picks by itself
+		if _, taken := handedOut.LoadOrStore(addr, true); taken {
+			continue
+		}
 		if l, err := net.Listen("tcp", addr); err == nil {
 			l.Close()
 			return addr

@@ -2,8 +2,10 @@ package parity
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"path/filepath"
 	"slices"
@@ -26,7 +28,7 @@ import (
 var proxy = []string{"127.0.0.1:15060", "127.0.0.1:15061"}
 
 // patience is the time a test waits for what should happen at once.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
@@ -130,15 +132,28 @@ func background(t *testing.T, f func(ctx context.Context)) {
 	})
 }
 
-// freeAddr is a UDP address of the loopback that nobody uses.
+// handedOut are the ports that tests have been given.
+var handedOut sync.Map
+
+// freeAddr is a UDP address of the loopback that nobody uses. Its port is below
+// those that the system picks by itself, so that nobody takes it before it is
+// used.
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	l, err := net.ListenPacket("udp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		port := 18_500 + rand.IntN(500)
+		if _, taken := handedOut.LoadOrStore(port, true); taken {
+			continue
+		}
+		l, err := net.ListenPacket("udp4", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			continue
+		}
+		defer l.Close()
+		return l.LocalAddr().String()
 	}
-	defer l.Close()
-	return l.LocalAddr().String()
+	t.Fatal("no free port")
+	return ""
 }
 
 // send sends datagrams.
