@@ -145,6 +145,9 @@ func parseInput(url string) (input, error) {
 		}}, nil
 	}
 	in, err := listen.ParseInput(url)
+	if err != nil && !listen.Accepts(url) {
+		err = fmt.Errorf("%w; a file is pcap:FILE", err)
+	}
 	if err != nil {
 		return input{}, err
 	}

@@ -14,7 +14,7 @@ type Place struct {
 // PipelineOptions say what [Pipeline] does.
 type PipelineOptions struct {
 	Place
-	Rate     int           `help:"Events a second." default:"65000" env:"-" placeholder:"N"`
+	Rate     int           `help:"Events a second." default:"80000" env:"-" placeholder:"N"`
 	Duration time.Duration `help:"How long to send." default:"20s" env:"-" placeholder:"DURATION"`
 	Store    string        `help:"postgres or sqlite: a new database; or the URL of one that exists, where the rows stay." default:"postgres" env:"-" placeholder:"STORE"`
 }

@@ -104,6 +104,9 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if errors.As(err, &left) {
 		return int(left)
 	}
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		err = errors.New("interrupted")
+	}
 	if errors.Is(err, jetstream.ErrStreamNotFound) && !strings.Contains(err.Error(), "--nats") {
 		err = fmt.Errorf("%w; has a tap or db-writer been started with this --nats? They make the streams, and so does: %s stream apply --yes", err, self())
 	}

@@ -254,7 +254,7 @@ func rejected(t *testing.T, nats *natsServer) uint64 {
 // a tap that could not be told. SIPTRACE_TEST_RULE_SECONDS is how long the
 // while is.
 func TestRule_tracesOneCallerForAWhileAndNothingElse(t *testing.T) {
-	lasts := time.Duration(setting("SIPTRACE_TEST_RULE_SECONDS", 15)) * time.Second
+	lasts := time.Duration(setting("SIPTRACE_TEST_RULE_SECONDS", 25)) * time.Second
 	d, nats := database(t), startNATS(t)
 	aside, others := newRelay(t, ""), newRelay(t, "")
 	writer := program(t, "db-writer", "--nats", nats.url(), "--store", d.url, "--create-tables", "--http", loopback+":0").ready(t)
