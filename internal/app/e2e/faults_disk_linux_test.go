@@ -55,7 +55,7 @@ func TestFaults_PostgreSQL_diskFull(t *testing.T) {
 	writer := tr.startWriter()
 	tr.begin()
 	fill(t, disk)
-	tr.await("the writer meets a full disk", func(context.Context) bool { return strings.Contains(writer.err.String(), "No space left on device") })
+	tr.await("the writer meets a full disk", func(context.Context) bool { return strings.Contains(writer.err.String(), "disk full: ") })
 	tr.wait(tr.scale.dbAway)
 	if !writer.alive() {
 		t.Fatal("the writer has ended")
