@@ -17,7 +17,7 @@ const (
 	// neighboursEvery is how often a process asks who else is there, and
 	// neighboursFirst how often in its first minute, when others start, too.
 	neighboursEvery = 15 * time.Second
-	neighboursFirst = time.Second
+	neighboursFirst = 3 * time.Second
 
 	// neighboursWait is how long it waits for one more answer.
 	neighboursWait = 300 * time.Millisecond

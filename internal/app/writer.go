@@ -27,7 +27,7 @@ type WriterFlags struct {
 	AutoSchema   bool     `help:"Apply the schema at start when it is missing." default:"true" negatable:""`
 	CreateTables bool     `help:"Make tables that events name and that do not exist; else such events are rejected." negatable:""`
 	Partition    string   `help:"PostgreSQL: time span of one partition, day or hour." enum:"day,hour" default:"day"`
-	Oldest       Duration `help:"Reject what was captured longer ago, or more than two days ahead: each day of it would need a partition." default:"3660d" placeholder:"DURATION"`
+	Oldest       Duration `help:"PostgreSQL: reject what was captured longer ago, or more than two days ahead: each day of it would need a partition." default:"3660d" placeholder:"DURATION"`
 	Keep         Duration `help:"Drop what was captured longer ago: 30d; without it nothing is dropped by age. PostgreSQL drops whole partitions." placeholder:"DURATION"`
 	MaxSize      Size     `help:"Drop the oldest when the tables hold more: 500GB; the last 24 hours stay at any rate. 0 is no limit." default:"0" placeholder:"SIZE"`
 	Durability   string   `help:"full: a commit waits for the disk; relaxed: it does not (synchronous_commit=off)." enum:"full,relaxed" default:"full"`
@@ -62,7 +62,7 @@ func (f *WriterFlags) validate() error {
 		return errors.New("--batch and --connections take a number above nought")
 	}
 	if f.Oldest < 0 {
-		return errors.New("--oldest takes a time above nought")
+		return errors.New("--oldest takes no time below nought")
 	}
 	if f.Durable == "" || f.Durable != bus.Token(f.Durable) {
 		return fmt.Errorf("--durable %q: use letters, digits, '-' and '_', at most 32 of them", f.Durable)

@@ -28,6 +28,7 @@ func (r *bucketReader[T]) run(ctx context.Context) {
 		case <-timer.C:
 		}
 		if !r.conn.connected() {
+			pause = min(2*pause, maxBackoff)
 			timer.Reset(pause) // it may be back already, before changed was taken anew
 			continue
 		}

@@ -14,7 +14,8 @@ import (
 const (
 	tailAhead    = 8 << 20          // bytes the server may send before they are asked for, if no message is larger
 	tailInactive = 30 * time.Second // an onlooker that is gone is forgotten after this
-	tailLook     = 2 * time.Second  // without a frame for so long it is looked whether the stream is the same
+	tailLook     = 5 * time.Second  // without a frame for so long it is looked whether the stream is the same
+	tailBeat     = 2 * time.Second  // the server's sign of life; two that fail to come must fit into the look
 )
 
 // ahead is how many bytes a reader may ask for at once that wants about n: a
@@ -164,7 +165,7 @@ func (r *tailRun) read(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	msgs, err := cons.Messages(jetstream.PullMaxBytes(r.conn.ahead(tailAhead)))
+	msgs, err := cons.Messages(jetstream.PullMaxBytes(r.conn.ahead(tailAhead)), jetstream.PullHeartbeat(tailBeat))
 	if err != nil {
 		return err
 	}

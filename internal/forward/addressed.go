@@ -32,8 +32,8 @@ const (
 	// maxArrived is how many deliveries are remembered for the next Write.
 	maxArrived = 64 << 10
 
-	// tryFor is how long a destination that is given up is tried again, now
-	// and then, while the others wait.
+	// tryFor is how long a destination that is given up is tried with one event,
+	// now and then, while the others wait.
 	tryFor = time.Second
 )
 
@@ -256,37 +256,51 @@ func (a *Addressed) write(ctx context.Context, p *parcel) {
 		return
 	}
 	defer a.routes.give(r)
-	now, try := time.Now(), ctx
-	if r.givenUp(now, a.o.GiveUp) {
+	probe := 0
+	if now := time.Now(); r.givenUp(now, a.o.GiveUp) {
 		if now.Before(r.again) {
 			p.reject(a.count, reasonUnreachable, r.err)
 			return
 		}
-		var cancel context.CancelFunc
-		try, cancel = context.WithTimeout(ctx, tryFor)
+		probe = 1 // one event tells whether it is back
+		try, cancel := context.WithTimeout(ctx, tryFor)
 		defer cancel()
+		if !a.send(ctx, try, r, p, 0, probe) {
+			return
+		}
 	}
-	err = r.sink.Write(try, p.events)
+	if probe < len(p.events) {
+		a.send(ctx, ctx, r, p, probe, len(p.events))
+	}
+}
+
+// send writes the events of a parcel from lo up to hi within the time of try,
+// and reports whether the destination is there.
+func (a *Addressed) send(ctx, try context.Context, r *route, p *parcel, lo, hi int) bool {
+	err := r.sink.Write(try, p.events[lo:hi])
 	var no trace.Rejected
 	switch {
 	case err == nil:
 		r.good()
+		return true
 	case errors.As(err, &no):
 		r.good()
 		for _, one := range no {
-			one.Index = p.index[one.Index]
+			one.Index = p.index[lo+one.Index]
 			p.rejected = append(p.rejected, one)
 		}
+		return true
 	case ctx.Err() != nil:
 		p.err = context.Cause(ctx)
-	default:
-		r.bad(err, time.Now())
-		if r.givenUp(time.Now(), a.o.GiveUp) {
-			p.reject(a.count, reasonUnreachable, err)
-			return
-		}
+		return false
+	}
+	r.bad(err, time.Now())
+	if r.givenUp(time.Now(), a.o.GiveUp) {
+		p.reject(a.count, reasonUnreachable, err)
+	} else {
 		p.err = err
 	}
+	return false
 }
 
 // remember notes what has arrived, for the Write that tries the rest again.

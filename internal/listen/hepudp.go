@@ -48,9 +48,10 @@ func ListenHEPUDP(addr string, o HEPOptions, reg prometheus.Registerer, log *slo
 	return &HEPUDP{d, newIntake(d.count, o.Auth, o.Guard, m)}, nil
 }
 
-// Run writes what agents send to sink, one Write for what one read brought,
-// until ctx is done or the source is closed. Events that the sink does not
-// take are lost, and counted: nobody would send them again.
+// Run writes what agents send to sink, one Write for what one read brought, or
+// more where much of it was compressed, until ctx is done or the source is
+// closed. Events that the sink does not take are lost, and counted: nobody
+// would send them again.
 func (s *HEPUDP) Run(ctx context.Context, sink trace.Sink) error {
 	defer s.in.marks.bad.flush()
 	return s.run(ctx, func(n int) { s.batch(ctx, sink, n) })

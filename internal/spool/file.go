@@ -204,7 +204,7 @@ func (f *file) read(yield func(kept) bool) error {
 			if b == nil {
 				return nil // its writer was killed before it had written anything
 			}
-			next, broken := f.next, false
+			next, broken, more := f.next, false, true
 			c := b.Cursor()
 			for k, v := c.Seek(key(f.next)); k != nil; k, v = c.Next() {
 				r, ok := parseValue(k, v)
@@ -214,11 +214,11 @@ func (f *file) read(yield func(kept) bool) error {
 				}
 				broken = broken || r.seq != next // keys are consecutive: a page is missing
 				next = r.seq + 1
-				if !yield(r) {
+				if more = yield(r); !more {
 					break
 				}
 			}
-			if broken {
+			if broken || more && next <= f.Last {
 				return fmt.Errorf("%w: records are broken or missing", errDamaged)
 			}
 			return nil

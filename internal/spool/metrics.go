@@ -32,7 +32,7 @@ func newMetrics(subsystem string) *metrics {
 	}
 	m.spooled = counter("spooled_events_total", "Events written to the spool on disk.")
 	m.drained = counter("spool_drained_events_total", "Events of the spool that are in the stream now.")
-	m.damagedFiles = counter("spool_damaged_files_total", "Files of the spool that could not be read, or not to their end.")
+	m.damagedFiles = counter("spool_damaged_files_total", "Files of the spool that could not be read, or not all of them.")
 	dropped := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: namespace, Subsystem: subsystem, Name: "spool_dropped_events_total",
 		Help: "Events of the spool that were given up, by reason.",

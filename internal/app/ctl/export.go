@@ -114,7 +114,7 @@ func (x *exportJob) runTo(t *target) error {
 	if x.out.Read == 0 && !x.out.Stopped && !x.cmd.JSON {
 		return errors.Join(none("messages", &x.cmd.RangeFlags), err)
 	}
-	return x.out.tell(x.env, x.cmd.JSON)
+	return errors.Join(x.out.tell(x.env, x.cmd.JSON), err)
 }
 
 // read brings what is found into the selection, in portions.

@@ -139,6 +139,12 @@ func TestExport_selectsAndCounts(t *testing.T) {
 	if code, _, said := run(t, "", "export", "--store", url, "--to", "json:-", "--call-id", "nobody"); code != 1 || !strings.Contains(said, "no messages") {
 		t.Errorf("nothing found: exit %d, said %s", code, said)
 	}
+	file := filepath.Join(t.TempDir(), "none.pcap")
+	for range 2 { // the first leaves none behind
+		if code, _, said := run(t, "", "export", "--store", url, "--to", "pcap:"+file, "--call-id", "nobody"); code != 1 || !strings.Contains(said, "no messages") {
+			t.Errorf("nothing found for a file: exit %d, said %s", code, said)
+		}
+	}
 	if code, out, _ := run(t, "", "export", "--store", url, "--dry-run"); code != 0 || !strings.Contains(out, "selected  3 events") || !strings.Contains(out, "BYE") {
 		t.Errorf("dry run: exit %d\n%s", code, out)
 	}

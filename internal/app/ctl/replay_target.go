@@ -136,8 +136,9 @@ func (f *TargetFlags) openFile(env *Env, o targetOptions) (*target, error) {
 		ready: func(context.Context) error { return nil },
 		close: file.Close,
 		drop: func() error {
-			if parsed.Stdout() || o.append {
-				return nil
+			st, err := os.Lstat(parsed.Path)
+			if parsed.Stdout() || o.append || err != nil || !st.Mode().IsRegular() {
+				return nil // a device, a pipe or a link stays
 			}
 			return os.Remove(parsed.Path)
 		},

@@ -122,7 +122,7 @@ func (c *conn) retain(ctx context.Context, tables []string, r store.Retention, n
 			}
 		}
 	}
-	for r.Bytes > 0 {
+	for r.Bytes > 0 && len(tables) > 0 {
 		used, err := c.usedBytes(ctx)
 		if err != nil || used <= r.Bytes {
 			return rows, err
