@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -24,6 +23,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/seed-452fa805/siptrace/internal/testport"
 	"github.com/seed-452fa805/siptrace/pkg/hep"
 	"github.com/seed-452fa805/siptrace/pkg/trace"
 	"github.com/seed-452fa805/siptrace/pkg/trace/sipgotap"
@@ -70,31 +70,9 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// handedOut are the ports that tests have been given.
-var handedOut sync.Map
-
-// freePort is a port on loopback that is free for UDP and TCP. It is below those
-// that the system picks by itself, so that nobody takes it before it is used.
+// freePort is a port on loopback that is free for UDP and TCP.
 func freePort(t *testing.T) netip.AddrPort {
-	t.Helper()
-	for range 1000 {
-		addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(19_000+rand.IntN(1000)))
-		if _, taken := handedOut.LoadOrStore(addr, true); taken {
-			continue
-		}
-		c, err := net.ListenPacket("udp", addr.String())
-		if err != nil {
-			continue
-		}
-		l, err := net.Listen("tcp", addr.String())
-		_ = c.Close()
-		if err == nil {
-			_ = l.Close()
-			return addr
-		}
-	}
-	t.Fatal("no free port")
-	return netip.AddrPort{}
+	return netip.MustParseAddrPort(testport.Addr(t, 19_000, 1000))
 }
 
 // bound reports whether somebody has a UDP socket at an address. Where the system

@@ -3,7 +3,6 @@ package app
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"slices"
@@ -17,6 +16,7 @@ import (
 	"go.uber.org/fx"
 
 	"github.com/seed-452fa805/siptrace/internal/bus"
+	"github.com/seed-452fa805/siptrace/internal/testport"
 	"github.com/seed-452fa805/siptrace/pkg/hep"
 	"github.com/seed-452fa805/siptrace/pkg/trace"
 )
@@ -72,35 +72,8 @@ func (s *service) kept(t *testing.T) int {
 		s.count(t, "siptrace_tap_events_back_total")
 }
 
-// handedOut are the ports that tests have been given.
-var handedOut sync.Map
-
-// freeAddr is an address of the loopback that nobody uses, for UDP and TCP. Its
-// port is below those that the system picks by itself, so that nobody takes it
-// before it is used.
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	for range 1000 {
-		port := 16_000 + rand.IntN(2000)
-		if _, taken := handedOut.LoadOrStore(port, true); taken {
-			continue
-		}
-		addr := fmt.Sprintf("127.0.0.1:%d", port)
-		udp, err := net.ListenPacket("udp4", addr)
-		if err != nil {
-			continue
-		}
-		tcp, err := net.Listen("tcp4", addr)
-		_ = udp.Close()
-		if err != nil {
-			continue
-		}
-		_ = tcp.Close()
-		return addr
-	}
-	t.Fatal("no free port")
-	return ""
-}
+// freeAddr is an address of the loopback that nobody uses, for UDP and TCP.
+func freeAddr(t *testing.T) string { return testport.Addr(t, 16_000, 2000) }
 
 // A fleetBed is a bus with a tap that takes HEP and plain SIP, and a tail.
 type fleetBed struct {

@@ -15,7 +15,7 @@ const module = "github.com/seed-452fa805/siptrace/"
 
 // testHelpers are internal packages that tests and benchmarks of any package
 // may import: they know nothing of siptrace.
-var testHelpers = map[string]bool{"internal/pgserver": true, "internal/testcert": true}
+var testHelpers = map[string]bool{"internal/pgserver": true, "internal/testcert": true, "internal/testport": true}
 
 // TestImports_pointOneWay holds cmd → internal/app → internal/* → pkg/trace → pkg/hep.
 func TestImports_pointOneWay(t *testing.T) {

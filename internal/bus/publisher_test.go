@@ -3,9 +3,6 @@ package bus_test
 import (
 	"context"
 	"errors"
-	"fmt"
-	"math/rand/v2"
-	"net"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -16,29 +13,13 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/seed-452fa805/siptrace/internal/bus"
+	"github.com/seed-452fa805/siptrace/internal/testport"
 	"github.com/seed-452fa805/siptrace/pkg/trace"
 )
 
-// handedOut are the addresses that tests have been given.
-var handedOut sync.Map
-
 // freeAddr returns a loopback address where nobody listens now, another one
 // each time.
-func freeAddr(t testing.TB) string {
-	t.Helper()
-	for range 1000 {
-		addr := fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(4000)) // below the ports that the system picks by itself
-		if _, taken := handedOut.LoadOrStore(addr, true); taken {
-			continue
-		}
-		if l, err := net.Listen("tcp", addr); err == nil {
-			l.Close()
-			return addr
-		}
-	}
-	t.Fatal("no free port")
-	return ""
-}
+func freeAddr(t testing.TB) string { return testport.Addr(t, 10_000, 4000) }
 
 // stored reads the whole stream and returns how often it holds which event.
 func stored(t testing.TB, c *bus.Conn) map[int]int {

@@ -8,8 +8,6 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -29,6 +27,7 @@ import (
 	"github.com/seed-452fa805/siptrace/internal/store"
 	"github.com/seed-452fa805/siptrace/internal/store/open"
 	"github.com/seed-452fa805/siptrace/internal/store/storetest"
+	"github.com/seed-452fa805/siptrace/internal/testport"
 	"github.com/seed-452fa805/siptrace/pkg/trace"
 )
 
@@ -70,27 +69,8 @@ func bedIn(t *testing.T, dir string, shards int) (b *bed, stop func()) {
 	return b, stop
 }
 
-// freeAddr is an address of the loopback that nobody uses, for UDP and TCP. Its
-// port is below those that the system picks by itself, so that nobody takes it
-// before it is used, or while a server is away.
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	for range 1000 {
-		udp, err := net.ListenPacket("udp4", fmt.Sprintf("127.0.0.1:%d", 18_000+rand.IntN(500)))
-		if err != nil {
-			continue
-		}
-		addr := udp.LocalAddr().String()
-		tcp, err := net.Listen("tcp4", addr)
-		_ = udp.Close()
-		if err == nil {
-			_ = tcp.Close()
-			return addr
-		}
-	}
-	t.Fatal("no free port")
-	return ""
-}
+// freeAddr is an address of the loopback that nobody uses, for UDP and TCP.
+func freeAddr(t *testing.T) string { return testport.Addr(t, 18_000, 500) }
 
 // bareBed has no streams yet.
 func bareBed(t *testing.T, dir string) (b *bed, stop func()) {

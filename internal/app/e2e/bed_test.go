@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"math/rand/v2"
-	"net"
 	"os"
 	"strconv"
 	"sync"
@@ -20,48 +17,14 @@ import (
 
 	"github.com/seed-452fa805/siptrace/internal/bus/natsd"
 	"github.com/seed-452fa805/siptrace/internal/pgserver"
+	"github.com/seed-452fa805/siptrace/internal/testport"
 )
 
 // loopback is the only host these tests know.
 const loopback = "127.0.0.1"
 
-// handedOut are the ports that tests have been given.
-var handedOut sync.Map
-
-// free returns an address of loopback at which listen succeeds. Its port is
-// below those that the system picks by itself, so that nobody takes it before
-// it is used.
-func free(t *testing.T, listen func(addr string) (io.Closer, error)) string {
-	t.Helper()
-	for range 1000 {
-		port := 20_000 + rand.IntN(12_000)
-		if _, taken := handedOut.LoadOrStore(port, true); taken {
-			continue
-		}
-		addr := net.JoinHostPort(loopback, strconv.Itoa(port))
-		l, err := listen(addr)
-		if err != nil {
-			continue
-		}
-		if err := l.Close(); err != nil {
-			t.Fatal(err)
-		}
-		return addr
-	}
-	t.Fatal("no free port")
-	return ""
-}
-
-// freeUDP and freeTCP return an address that nobody uses.
-func freeUDP(t *testing.T) string {
-	t.Helper()
-	return free(t, func(addr string) (io.Closer, error) { return net.ListenPacket("udp4", addr) })
-}
-
-func freeTCP(t *testing.T) string {
-	t.Helper()
-	return free(t, func(addr string) (io.Closer, error) { return net.Listen("tcp4", addr) })
-}
+// freeAddr is an address of loopback that nobody uses, for UDP and TCP.
+func freeAddr(t *testing.T) string { return testport.Addr(t, 20_000, 12_000) }
 
 // natsServer is a NATS server that can be away for a while.
 type natsServer struct {
@@ -74,7 +37,7 @@ type natsServer struct {
 func newNATS(t *testing.T) *natsServer {
 	t.Helper()
 	n := &natsServer{
-		addr: freeTCP(t),
+		addr: freeAddr(t),
 		dir:  t.TempDir(),
 		log:  slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}

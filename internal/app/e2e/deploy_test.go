@@ -285,7 +285,7 @@ func TestUnits_startEveryServiceWithFlagsThatItTakes(t *testing.T) {
 
 func TestHealth_asksAServiceAndSaysWhatItWaitsFor(t *testing.T) {
 	nats := newNATS(t)
-	tap := startTap(t, nats.url(), "edge", freeUDP(t), t.TempDir())
+	tap := startTap(t, nats.url(), "edge", freeAddr(t), t.TempDir())
 	if r := run(t, "", "ctl", "health", tap.address(t)+"/healthz"); r.code != 0 || r.out != "ok\n" {
 		t.Errorf("/healthz without NATS: exit code %d, %q, want 0 and ok: the tap runs", r.code, r.out)
 	}

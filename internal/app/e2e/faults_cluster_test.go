@@ -58,7 +58,7 @@ func startCluster(t *testing.T) *natsCluster {
 	c := &natsCluster{members: make(map[string]*natsMember)}
 	var routes []string
 	for range 3 {
-		c.clients, routes = append(c.clients, freeTCP(t)), append(routes, freeTCP(t))
+		c.clients, routes = append(c.clients, freeAddr(t)), append(routes, freeAddr(t))
 	}
 	for i, name := range []string{"n1", "n2", "n3"} {
 		dir := t.TempDir()

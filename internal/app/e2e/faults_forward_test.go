@@ -146,7 +146,7 @@ func (tr *trial) open(ctx context.Context, js jetstream.JetStream, isOpen func(*
 
 func TestFaults_collectorDown(t *testing.T) {
 	brief(t)
-	nats, other, there := startNATS(t), listen(t, loopback+":0"), listen(t, freeTCP(t))
+	nats, other, there := startNATS(t), listen(t, loopback+":0"), listen(t, freeAddr(t))
 	tr := try(t, fmt.Sprintf("collector: down for %v, and back", faultScale().away), nats, nil)
 	tr.startForwarder(other, there)
 	tr.begin()

@@ -53,7 +53,7 @@ type natsChild struct {
 
 func startNATSChild(t *testing.T) *natsChild {
 	t.Helper()
-	n := &natsChild{addr: freeTCP(t), dir: t.TempDir()}
+	n := &natsChild{addr: freeAddr(t), dir: t.TempDir()}
 	n.start(t)
 	return n
 }

@@ -96,7 +96,7 @@ type natsBox interface{ url() string }
 // again after two seconds and not as late as usual.
 func try(t *testing.T, fault string, nats natsBox, d *db, tapArgs ...string) *trial {
 	t.Helper()
-	tr := &trial{T: t, scale: faultScale(), fault: fault, nats: nats, db: d, addr: freeTCP(t)}
+	tr := &trial{T: t, scale: faultScale(), fault: fault, nats: nats, db: d, addr: freeAddr(t)}
 	tr.args = append([]string{"--nats", nats.url(), "--in", "hep+tcp://" + tr.addr, "--http", loopback + ":0", "--data", "off"}, tapArgs...)
 	tr.startTap()
 	js := jetStream(t, nats)

@@ -49,7 +49,7 @@ func hostile(t *testing.T) map[string][][]byte {
 
 func TestTap_hostileDatagramsAreCountedAndCostNoGoodOne(t *testing.T) {
 	d, nats := database(t), startNATS(t)
-	addr := freeUDP(t)
+	addr := freeAddr(t)
 	tap := startTap(t, nats.url(), "edge", addr, t.TempDir())
 	writer := startWriter(t, nats, d)
 	tap.ready(t)
@@ -110,7 +110,7 @@ var broken = map[string]string{
 
 func TestTap_brokenSIPIsStoredByteForByteAndFoundAgain(t *testing.T) {
 	d, nats := database(t), startNATS(t)
-	addr := freeUDP(t)
+	addr := freeAddr(t)
 	tap := startTap(t, nats.url(), "edge", addr, t.TempDir())
 	writer := startWriter(t, nats, d)
 	tap.ready(t)

@@ -129,7 +129,7 @@ func ruled(c *canary) (args [][]string, rules []trace.Rule) {
 
 func TestRule_ofHostileWordsIsRefusedAndIgnoredWhoeverStoresIt(t *testing.T) {
 	nats, c := startNATS(t), newCanary(t)
-	tap := startTap(t, nats.url(), "edge", freeUDP(t), t.TempDir()).ready(t)
+	tap := startTap(t, nats.url(), "edge", freeAddr(t), t.TempDir()).ready(t)
 	args, rules := ruled(c)
 	if len(args) < 60 {
 		t.Fatalf("%d hostile words, want more", len(args))
@@ -250,7 +250,7 @@ func TestMarks_hostileOnesReachNeitherDatabaseNorNetwork(t *testing.T) {
 	d, nats, c, others := database(t), startNATS(t), newCanary(t), newRelay(t, "")
 	writer := program(t, "db-writer", "--nats", nats.url(), "--store", d.url, "--create-tables", "--http", loopback+":0").ready(t)
 	forwarder := program(t, "hep-forwarder", "--nats", nats.url(), "--to", "hep+udp://"+others.addr(), "--allow", loopback, "--http", loopback+":0").ready(t)
-	strange, known := freeUDP(t), freeUDP(t)
+	strange, known := freeAddr(t), freeAddr(t)
 	tap := program(t, "tap", "--nats", nats.url(), "--in", "hep+udp://"+strange, "--in", "hep+udp://"+known+"?trust=1",
 		"--data", t.TempDir(), "--http", loopback+":0").ready(t)
 	before := d.relations(t)

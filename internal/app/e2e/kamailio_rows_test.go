@@ -80,7 +80,7 @@ func TestPipeline_writesTheRowsThatKamailioWrites(t *testing.T) {
 	theirs, ours := database(t), database(t)
 	execute(t, theirs.url, kamailioVersions+storetest.KamailioTable)
 	nats := startNATS(t)
-	tapAddr, proxyAddr := freeUDP(t), freeUDP(t)
+	tapAddr, proxyAddr := freeAddr(t), freeAddr(t)
 	wire := newRelay(t, tapAddr)
 	writer := program(t, "db-writer", "--nats", nats.url(), "--store", ours.url, "--http", loopback+":0")
 	tap := program(t, "tap", "--nats", nats.url(), "--in", "hep+udp://"+tapAddr, "--agent-name", "edge", "--local-net", proxyAddr, "--http", loopback+":0")

@@ -136,7 +136,7 @@ func captured(t *testing.T, p *process) []message {
 // startSipcapture starts a Kamailio that collects HEP.
 func startSipcapture(t *testing.T) (p *process, addr string) {
 	t.Helper()
-	addr = freeUDP(t)
+	addr = freeAddr(t)
 	p = kamailio(t, "sipcapture.cfg", map[string]any{"Listen": addr})
 	eventually(t, "sipcapture listens", func() bool { return strings.Contains(p.err.String()+p.out.String(), "udp: "+loopback) })
 	return p, addr
@@ -155,7 +155,7 @@ func pipeline(t *testing.T, version int) {
 	nats := startNATS(t)
 	v1, v2, v3, v3tcp, twin := collectUDP(t), collectUDP(t), collectUDP(t), collectTCP(t), collectUDP(t)
 	sipcapture, sipcaptureAddr := startSipcapture(t)
-	tapAddr := freeUDP(t)
+	tapAddr := freeAddr(t)
 	wire := newRelay(t, tapAddr)
 	writer := program(t, "db-writer", "--nats", nats.url(), "--store", d.url, "--http", loopback+":0")
 	forwarder := program(t, "hep-forwarder", "--nats", nats.url(), "--http", loopback+":0", "--start", "all",

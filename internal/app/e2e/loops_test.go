@@ -24,7 +24,7 @@ func startFleet(t *testing.T, name string) *fleet {
 	t.Helper()
 	f := &fleet{
 		whole: t, name: name, nats: startNATS(t), db: database(t),
-		hep: freeUDP(t), tcp: freeTCP(t), sip: freeUDP(t), bare: freeUDP(t),
+		hep: freeAddr(t), tcp: freeAddr(t), sip: freeAddr(t), bare: freeAddr(t),
 	}
 	startWriter(t, f.nats, f.db).ready(t)
 	f.startTap(t)

@@ -71,7 +71,7 @@ type edge struct {
 
 func startEdge(t *testing.T, nats, name string) *edge {
 	t.Helper()
-	addr := freeUDP(t)
+	addr := freeAddr(t)
 	e := &edge{process: startTap(t, nats, name, addr, t.TempDir())}
 	e.ready(t)
 	e.sender = send(t, "udp", addr)

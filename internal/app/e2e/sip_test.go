@@ -103,14 +103,14 @@ type proxy struct {
 // startProxy starts a proxy that reports to tap in a version of HEP.
 func startProxy(t *testing.T, version int, tap string) *proxy {
 	t.Helper()
-	return startProxyAt(t, freeUDP(t), version, tap, "")
+	return startProxyAt(t, freeAddr(t), version, tap, "")
 }
 
 // startProxyAt starts a proxy at an address that reports to tap, and writes rows
 // of its own to a database unless that is "".
 func startProxyAt(t *testing.T, addr string, version int, tap, database string) *proxy {
 	t.Helper()
-	p := &proxy{addr: addr, answerer: freeUDP(t), ringer: freeUDP(t), optioneer: freeUDP(t)}
+	p := &proxy{addr: addr, answerer: freeAddr(t), ringer: freeAddr(t), optioneer: freeAddr(t)}
 	sipp(t, "uas_call.xml", p.answerer)
 	sipp(t, "uas_cancel.xml", p.ringer)
 	sipp(t, "uas_options.xml", p.optioneer)
@@ -162,7 +162,7 @@ func (p *proxy) traffic(t *testing.T, n int) int {
 	t.Helper()
 	var callers []*process
 	for _, scenario := range []string{"uac_call.xml", "uac_cancel.xml", "uac_register.xml", "uac_options.xml"} {
-		callers = append(callers, sipp(t, scenario, freeUDP(t), p.addr,
+		callers = append(callers, sipp(t, scenario, freeAddr(t), p.addr,
 			"-m", strconv.Itoa(n), "-r", "20", "-cid_str", "%u-%p@"+strings.TrimSuffix(scenario, ".xml")))
 	}
 	for _, c := range callers {

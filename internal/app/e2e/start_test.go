@@ -43,7 +43,7 @@ func containsAll(s string, words []string) bool {
 
 func TestServices_startWithoutNATSAndRecover(t *testing.T) {
 	d, nats, collector := database(t), newNATS(t), collectUDP(t)
-	addr := freeUDP(t)
+	addr := freeAddr(t)
 	tap := startTap(t, nats.url(), "edge", addr, t.TempDir())
 	writer := startWriter(t, nats, d)
 	forwarder := program(t, "hep-forwarder", "--nats", nats.url(), "--to", "hep+udp://"+collector.addr(), "--start", "all", "--http", loopback+":0")
@@ -70,7 +70,7 @@ func TestServices_startWithoutNATSAndRecover(t *testing.T) {
 func TestServices_endAtOnceWhileNATSIsAway(t *testing.T) {
 	d, nats := database(t), newNATS(t)
 	for _, p := range []*process{
-		startTap(t, nats.url(), "edge", freeUDP(t), t.TempDir()),
+		startTap(t, nats.url(), "edge", freeAddr(t), t.TempDir()),
 		startWriter(t, nats, d),
 		program(t, "hep-forwarder", "--nats", nats.url(), "--to", "hep+udp://"+loopback, "--http", loopback+":0"),
 	} {
@@ -98,7 +98,7 @@ func TestWriter_startsWithoutPostgreSQLAndRecovers(t *testing.T) {
 	}
 
 	nats := startNATS(t)
-	addr := freeUDP(t)
+	addr := freeAddr(t)
 	tap := startTap(t, nats.url(), "edge", addr, t.TempDir())
 	writer := startWriter(t, nats, d)
 	writer.waitsFor(t, "database: ", server.Addr(), "connection refused")
@@ -204,7 +204,7 @@ func TestForwarder_isNotReadyWhileItCannotReadTheStream(t *testing.T) {
 
 func TestServices_startWhileTheirPortsAreTakenAndWait(t *testing.T) {
 	d, nats := database(t), startNATS(t)
-	addr, web := freeUDP(t), freeTCP(t)
+	addr, web := freeAddr(t), freeAddr(t)
 	udp, err := net.ListenPacket("udp4", addr)
 	if err != nil {
 		t.Fatal(err)

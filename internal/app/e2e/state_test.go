@@ -26,7 +26,7 @@ func startTap(t *testing.T, nats, name, addr, data string) *process {
 
 func startSwitched(t *testing.T, nats, name string) *switched {
 	t.Helper()
-	s := &switched{addr: freeUDP(t), data: t.TempDir()}
+	s := &switched{addr: freeAddr(t), data: t.TempDir()}
 	s.process = startTap(t, nats, name, s.addr, s.data)
 	s.awaitSocket(t)
 	return s

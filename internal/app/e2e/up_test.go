@@ -16,7 +16,7 @@ type up struct {
 
 func startUp(t *testing.T) *up {
 	t.Helper()
-	u := &up{dir: filepath.Join(t.TempDir(), "data"), in: "hep+udp://" + freeUDP(t), nats: freeTCP(t)}
+	u := &up{dir: filepath.Join(t.TempDir(), "data"), in: "hep+udp://" + freeAddr(t), nats: freeAddr(t)}
 	u.store = "sqlite:" + filepath.Join(u.dir, "siptrace.db")
 	u.start(t)
 	return u

@@ -74,7 +74,7 @@ type traffic struct {
 
 func startTraffic(t *testing.T, nats *natsServer) *traffic {
 	t.Helper()
-	addr := freeTCP(t)
+	addr := freeAddr(t)
 	f := &traffic{stop: make(chan struct{}), end: make(chan struct{})}
 	f.tap = program(t, "tap", "--nats", nats.url(), "--in", "hep+tcp://"+addr, "--http", loopback+":0")
 	f.tap.ready(t)
@@ -195,10 +195,10 @@ func TestPipeline_losesNothingWhileNATSRestarts(t *testing.T) {
 
 func TestForwarder_fillsACollectorThatWasAwayAndLetsNobodyWaitForIt(t *testing.T) {
 	nats, there := startNATS(t), collectTCP(t)
-	away := freeTCP(t)
+	away := freeAddr(t)
 	forwarder := program(t, "hep-forwarder", "--nats", nats.url(), "--start", "all", "--http", loopback+":0",
 		"--to", "hep+tcp://"+there.addr(), "--to", "hep+tcp://"+away)
-	addr := freeUDP(t)
+	addr := freeAddr(t)
 	tap := startTap(t, nats.url(), "edge", addr, t.TempDir())
 	tap.ready(t)
 	s := send(t, "udp", addr)

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
-	"net"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -18,6 +16,7 @@ import (
 	"github.com/seed-452fa805/siptrace/internal/bus"
 	"github.com/seed-452fa805/siptrace/internal/bus/natsd"
 	"github.com/seed-452fa805/siptrace/internal/spool"
+	"github.com/seed-452fa805/siptrace/internal/testport"
 	"github.com/seed-452fa805/siptrace/pkg/trace"
 )
 
@@ -37,26 +36,9 @@ func eventually(t testing.TB, what string, ok func() bool) {
 
 func testLog(t testing.TB) *slog.Logger { return slog.New(slog.NewTextHandler(t.Output(), nil)) }
 
-// handedOut are the addresses that tests have been given.
-var handedOut sync.Map
-
 // freeAddr returns a loopback address where nobody listens now, another one
 // each time.
-func freeAddr(t testing.TB) string {
-	t.Helper()
-	for range 1000 {
-		addr := fmt.Sprintf("127.0.0.1:%d", 14000+rand.IntN(2000)) // below the ports that the system picks by itself
-		if _, taken := handedOut.LoadOrStore(addr, true); taken {
-			continue
-		}
-		if l, err := net.Listen("tcp", addr); err == nil {
-			l.Close()
-			return addr
-		}
-	}
-	t.Fatal("no free port")
-	return ""
-}
+func freeAddr(t testing.TB) string { return testport.Addr(t, 14_000, 2000) }
 
 // startServer runs NATS with its streams until the test ends.
 func startServer(t testing.TB, dir, addr string, cfg bus.StreamConfig) *natsd.Server {

@@ -2,10 +2,8 @@ package parity
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"path/filepath"
 	"slices"
@@ -20,6 +18,7 @@ import (
 	"github.com/seed-452fa805/siptrace/internal/bus/natsd"
 	"github.com/seed-452fa805/siptrace/internal/store"
 	"github.com/seed-452fa805/siptrace/internal/store/open"
+	"github.com/seed-452fa805/siptrace/internal/testport"
 	"github.com/seed-452fa805/siptrace/pkg/trace"
 )
 
@@ -132,29 +131,8 @@ func background(t *testing.T, f func(ctx context.Context)) {
 	})
 }
 
-// handedOut are the ports that tests have been given.
-var handedOut sync.Map
-
-// freeAddr is a UDP address of the loopback that nobody uses. Its port is below
-// those that the system picks by itself, so that nobody takes it before it is
-// used.
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	for range 1000 {
-		port := 18_500 + rand.IntN(500)
-		if _, taken := handedOut.LoadOrStore(port, true); taken {
-			continue
-		}
-		l, err := net.ListenPacket("udp4", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			continue
-		}
-		defer l.Close()
-		return l.LocalAddr().String()
-	}
-	t.Fatal("no free port")
-	return ""
-}
+// freeAddr is an address of the loopback that nobody uses.
+func freeAddr(t *testing.T) string { return testport.Addr(t, 18_500, 500) }
 
 // send sends datagrams.
 func send(t *testing.T, to string, datagrams [][]byte) {
